@@ -1,0 +1,77 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Reverse tunnels for HTTP. An initiator behind NAT dials out to a responder, and the responder sends HTTP
+/// requests back over that connection. Speaks the wire protocol of Envoy's reverse tunnels.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: see a request travel through a tunnel on this machine\n  eddy sandbox")]
+pub(crate) struct Cli {
+    /// What to log: error, warn, info, debug or trace, also by module (`info,eddy_runtime=debug`)
+    #[arg(long, global = true, default_value = "info", env = "EDDY_LOG", value_name = "FILTER")]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Accept tunnels, and send the requests of clients into them
+    #[command(after_help = "Example:\n  eddy responder -c docs/sandbox/responder.yaml")]
+    Responder {
+        /// The configuration (YAML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Dial out to responders, and serve the requests that come back
+    #[command(after_help = "Example:\n  eddy initiator -c docs/sandbox/initiator.yaml")]
+    Initiator {
+        /// The configuration (YAML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run a service, a responder and an initiator in one process on 127.0.0.1
+    #[command(after_help = "Example: two sandboxes side by side\n  eddy sandbox\n  eddy sandbox --port-offset 1000 --workers 4")]
+    Sandbox {
+        /// Workers of the responder and of the initiator
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+        workers: u16,
+        /// Added to each of the ports 9000, 9001, 8888, 8889 and 8085
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=56_534))]
+        port_offset: u16,
+    },
+    /// The plain-text service of the sandbox
+    #[command(after_help = "Example:\n  eddy hello --listen 127.0.0.1:8080")]
+    Hello {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+        listen: SocketAddr,
+    },
+    /// Validate a configuration, and print it with every default spelled out
+    #[command(after_help = "Example:\n  eddy check -c docs/sandbox/responder.yaml")]
+    Check {
+        /// The configuration (YAML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_help_has_an_example() {
+        let mut cli = Cli::command();
+        cli.debug_assert();
+        assert!(cli.render_long_help().to_string().contains("Example"));
+        for command in cli.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{}: {help}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `eddy`: reverse tunnels for HTTP that speak Envoy's protocol.
+
+mod cli;
+mod logging;
+mod process;
+mod sandbox;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use eddy_runtime::config::Config;
+
+use cli::{Cli, Command};
+use process::Failure;
+
+/// It ran and failed.
+const FAILED: u8 = 1;
+/// The arguments or the configuration are wrong (clap's own code for the former).
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(why) = logging::start(&cli.log) {
+        return complain(WRONG, &why);
+    }
+    let ran = match cli.command {
+        Command::Responder { config } => match Config::load(&config) {
+            Ok(Config::Responder(config)) => process::responder(config),
+            Ok(Config::Initiator(_)) => Err(Failure::Role { file: config, is: "initiator", wanted: "responder" }),
+            Err(error) => Err(error.into()),
+        },
+        Command::Initiator { config } => match Config::load(&config) {
+            Ok(Config::Initiator(config)) => process::initiator(config),
+            Ok(Config::Responder(_)) => Err(Failure::Role { file: config, is: "responder", wanted: "initiator" }),
+            Err(error) => Err(error.into()),
+        },
+        Command::Sandbox { workers, port_offset } => sandbox::run(workers, port_offset),
+        Command::Hello { listen } => process::hello(listen),
+        Command::Check { config } => Config::load(&config).map_err(Failure::from).and_then(|config| {
+            let text = config.effective();
+            std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::Output)
+        }),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = if failure.is_wrong_input() { WRONG } else { FAILED };
+            complain(code, &failure)
+        }
+    }
+}
+
+fn complain(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "eddy: {why}");
+    ExitCode::from(code)
+}

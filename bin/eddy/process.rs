@@ -1,0 +1,298 @@
+//! Threads and signals: one thread per worker, and one for the admin and everything else.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use eddy_runtime::admin::{self, Admin, Role};
+use eddy_runtime::clock::Clock;
+use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
+use eddy_runtime::hello::{self, Hello};
+use eddy_runtime::net::Network;
+use eddy_runtime::net::os::OsNetwork;
+use eddy_runtime::responder::StartError;
+use eddy_runtime::{initiator as initiating, responder as responding};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// Why a command ended badly.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration is wrong.
+    Config(ConfigError),
+    /// The configuration is another role's.
+    Role { file: PathBuf, is: &'static str, wanted: &'static str },
+    /// A listener could not be opened.
+    Start(StartError),
+    /// The operating system refused something else that a process needs.
+    System { what: &'static str, source: io::Error },
+    /// Standard output is closed.
+    Output(io::Error),
+    /// A worker ended that should not have.
+    Worker(String),
+}
+
+impl Failure {
+    /// Whether the user's input is at fault.
+    pub(crate) const fn is_wrong_input(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Role { .. })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Role { file, is, wanted } => {
+                let file = file.display();
+                write!(f, "{file}: this is the configuration of an {is}; start it with `eddy {is} -c {file}`, or give `eddy {wanted}` its own")
+            }
+            Self::Start(error) => error.fmt(f),
+            Self::System { what, source } => write!(f, "{what}: {source}"),
+            Self::Output(source) => write!(f, "cannot write to standard output: {source}"),
+            Self::Worker(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |source| Failure::System { what, source }
+}
+
+/// Runs a future on this thread, with tasks that stay on it.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("cannot start the runtime"))?;
+    Ok(LocalSet::new().block_on(&runtime, future))
+}
+
+/// A random number for the seeds of jitter and ties.
+pub(crate) fn seed() -> Result<u64, Failure> {
+    getrandom::u64().map_err(|error| system("cannot draw a seed")(error.into()))
+}
+
+/// Threads that run workers, and news of their ends.
+pub(crate) struct Threads {
+    running: usize,
+    ended: mpsc::UnboundedReceiver<Result<(), Failure>>,
+    end: mpsc::UnboundedSender<Result<(), Failure>>,
+}
+
+impl Threads {
+    pub(crate) fn new() -> Self {
+        let (end, ended) = mpsc::unbounded_channel();
+        Self { running: 0, ended, end }
+    }
+
+    /// Starts one thread per seed.
+    pub(crate) fn start<S, F>(
+        &mut self,
+        role: &'static str,
+        seeds: Vec<S>,
+        run: impl Fn(S) -> F + Copy + Send + 'static,
+    ) -> Result<(), Failure>
+    where
+        S: Send + 'static,
+        F: Future<Output = io::Result<()>>,
+    {
+        for (number, seed) in seeds.into_iter().enumerate() {
+            let end = self.end.clone();
+            let body = move || {
+                let ended = Ended(end);
+                let ran = block_on(run(seed)).and_then(|ran| ran.map_err(system("a worker cannot start")));
+                ended.with(ran);
+            };
+            std::thread::Builder::new()
+                .name(format!("{role}_{number}"))
+                .spawn(body)
+                .map_err(system("cannot start a thread"))?;
+            self.running += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until every thread has ended well, or one has not.
+    pub(crate) async fn finished(&mut self) -> Result<(), Failure> {
+        while self.running > 0 {
+            let Some(ended) = self.ended.recv().await else {
+                return Ok(());
+            };
+            self.running -= 1;
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells of the end of a thread, of a panic too.
+struct Ended(mpsc::UnboundedSender<Result<(), Failure>>);
+
+impl Ended {
+    fn with(self, ran: Result<(), Failure>) {
+        // Where nobody listens the process is at its end.
+        let _ = self.0.send(ran);
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Err(Failure::Worker("a worker panicked".into())));
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(system("cannot listen to signals"));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until the workers have ended: by a signal, after which they drain, or by a failure.
+pub(crate) async fn supervise(threads: &mut Threads, drain: impl Fn()) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        biased;
+        ended = threads.finished() => return ended,
+        () = signals.next() => {}
+    }
+    tracing::info!("draining; a second signal exits at once");
+    drain();
+    tokio::select! {
+        biased;
+        ended = threads.finished() => ended,
+        () = signals.next() => Ok(()),
+    }
+}
+
+/// Opens a listener of this thread.
+pub(crate) async fn listen(
+    key: &'static str,
+    addr: SocketAddr,
+) -> Result<<OsNetwork as Network>::Listener, Failure> {
+    let failed = |source| StartError { key, addr, source };
+    let (_, shares) = OsNetwork.bind(addr, 1).await.map_err(failed)?;
+    let share = shares.into_iter().next().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    Ok(OsNetwork.listen(share).map_err(failed)?)
+}
+
+/// Starts a responder's workers and its admin.
+pub(crate) async fn start_responder(
+    config: ResponderConfig,
+    threads: &mut Threads,
+) -> Result<Rc<Admin<OsNetwork>>, Failure> {
+    let text = Config::Responder(config.clone()).effective();
+    let (clock, admin_at) = (Clock::start(), config.admin.clone());
+    let (control, seeds) = responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?).await?;
+    let admin_listener = match admin_at {
+        Some(admin) => Some(listen("admin.listen", admin.listen).await?),
+        None => None,
+    };
+    tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
+    threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
+    let admin = Rc::new(Admin { role: Role::Responder(control), clock, config: text });
+    if let Some(listener) = admin_listener {
+        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
+    }
+    Ok(admin)
+}
+
+/// Starts an initiator's workers, its admin and its API.
+pub(crate) async fn start_initiator(
+    config: InitiatorConfig,
+    threads: &mut Threads,
+) -> Result<Rc<Admin<OsNetwork>>, Failure> {
+    let text = Config::Initiator(config.clone()).effective();
+    let clock = Clock::start();
+    let admin_listener = match &config.admin {
+        Some(admin) => Some(listen("admin.listen", admin.listen).await?),
+        None => None,
+    };
+    let api_listener = match &config.api {
+        Some(api) => Some(listen("api.listen", api.listen).await?),
+        None => None,
+    };
+    let (control, seeds) = initiating::prepare(Arc::new(config), clock, seed()?);
+    tracing::info!(workers = seeds.len(), "initiator");
+    threads.start("initiator", seeds, |seed| initiating::run(OsNetwork, seed))?;
+    let admin = Rc::new(Admin { role: Role::Initiator(control), clock, config: text });
+    if let Some(listener) = admin_listener {
+        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
+    }
+    if let Some(listener) = api_listener {
+        tokio::task::spawn_local(admin::serve_api(listener, Rc::clone(&admin)));
+    }
+    Ok(admin)
+}
+
+/// `eddy responder`.
+pub(crate) fn responder(config: ResponderConfig) -> Result<(), Failure> {
+    block_on(async {
+        let mut threads = Threads::new();
+        let admin = start_responder(config, &mut threads).await?;
+        supervise(&mut threads, || admin.drain()).await
+    })?
+}
+
+/// `eddy initiator`.
+pub(crate) fn initiator(config: InitiatorConfig) -> Result<(), Failure> {
+    block_on(async {
+        let mut threads = Threads::new();
+        let admin = start_initiator(config, &mut threads).await?;
+        supervise(&mut threads, || admin.drain()).await
+    })?
+}
+
+/// What `eddy hello` says of itself.
+pub(crate) fn hello_of_this_machine() -> Result<Hello, Failure> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
+    Ok(Hello { server_name: name.trim().to_owned(), seed: seed()? })
+}
+
+/// `eddy hello`.
+pub(crate) fn hello(addr: SocketAddr) -> Result<(), Failure> {
+    block_on(async {
+        let listener = listen("--listen", addr).await?;
+        tracing::info!(%addr, "hello");
+        let mut signals = Signals::listen()?;
+        tokio::select! {
+            biased;
+            () = signals.next() => Ok(()),
+            () = hello::serve(OsNetwork, listener, hello_of_this_machine()?) => Ok(()),
+        }
+    })?
+}

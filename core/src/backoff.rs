@@ -1,0 +1,142 @@
+//! How long to wait before the next dial: full jitter under an exponential ceiling.
+//!
+//! After the n-th failure in a row the wait is uniform between [`FLOOR`] and `min(cap, first × 2^(n-1))`. A fleet
+//! that loses its responder at one instant thus comes back spread over the ceiling, not in step.
+
+use std::time::Duration;
+
+use crate::rng::Rng;
+
+/// No wait is shorter, so that a host which hangs up at once is never hammered.
+pub const FLOOR: Duration = Duration::from_millis(10);
+
+/// The ceilings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackoffPolicy {
+    /// The first retry comes within this.
+    pub first: Duration,
+    /// The cap while the host answers with refusals: it is there, and may listen any moment.
+    pub refused_max: Duration,
+    /// The cap for silence and for repeated rejections.
+    pub silent_max: Duration,
+}
+
+impl Default for BackoffPolicy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(50),
+            refused_max: Duration::from_millis(500),
+            silent_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the last failure says about when to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The host is there and nobody listens.
+    Refused,
+    /// Nothing answers.
+    Silent,
+    /// The responder does not want this initiator.
+    Rejected {
+        /// When it said to come back.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Counts failures in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// No failure yet.
+    pub const fn new() -> Self {
+        Self { attempts: 0 }
+    }
+
+    /// How many failures in a row.
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Something worked.
+    pub const fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// Counts a failure and draws the wait.
+    ///
+    /// A `retry_after` replaces the drawn wait, with 0 to 15 % on top so that those who were told the same do not
+    /// come at the same instant; it is bounded by `silent_max`, so that a mistake of the responder is not for ever.
+    pub fn delay(&mut self, policy: &BackoffPolicy, pace: Pace, rng: &mut Rng) -> Duration {
+        self.attempts = self.attempts.saturating_add(1);
+        let cap = match pace {
+            Pace::Refused => policy.refused_max,
+            Pace::Silent | Pace::Rejected { retry_after: None } => policy.silent_max,
+            Pace::Rejected { retry_after: Some(after) } => {
+                let after = after.min(policy.silent_max);
+                return after + rng.between(Duration::ZERO, after * 15 / 100);
+            }
+        };
+        let doublings = (self.attempts - 1).min(31);
+        let ceiling = policy.first.saturating_mul(1 << doublings).min(cap);
+        rng.between(FLOOR, ceiling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delays(pace: Pace, n: usize) -> Vec<Duration> {
+        let (mut backoff, mut rng) = (Backoff::new(), Rng::from_seed(3));
+        (0..n).map(|_| backoff.delay(&BackoffPolicy::default(), pace, &mut rng)).collect()
+    }
+
+    fn longest(pace: Pace, attempt: u32) -> u128 {
+        let mut longest = Duration::ZERO;
+        for seed in 0..2_000 {
+            let (mut backoff, mut rng) = (Backoff { attempts: attempt - 1 }, Rng::from_seed(seed));
+            let delay = backoff.delay(&BackoffPolicy::default(), pace, &mut rng);
+            assert!(delay >= FLOOR);
+            longest = longest.max(delay);
+        }
+        longest.as_millis()
+    }
+
+    #[test]
+    fn the_ceiling_doubles_up_to_the_cap_of_the_pace() {
+        for (attempt, ceiling) in [(1, 50), (2, 100), (3, 200), (4, 400), (5, 500), (60, 500)] {
+            let longest = longest(Pace::Refused, attempt);
+            assert!((ceiling * 99 / 100..=ceiling).contains(&longest), "{attempt}: {longest}");
+        }
+        for (attempt, ceiling) in [(5, 800), (8, 6_400), (9, 10_000), (u32::MAX, 10_000)] {
+            let longest = longest(Pace::Silent, attempt);
+            assert!((ceiling * 99 / 100..=ceiling).contains(&longest), "{attempt}: {longest}");
+        }
+    }
+
+    #[test]
+    fn the_host_may_say_when_within_reason() {
+        let told = |seconds| delays(Pace::Rejected { retry_after: Some(Duration::from_secs(seconds)) }, 1)[0];
+        assert!((7_000..=8_050).contains(&told(7).as_millis()));
+        assert!((10_000..=11_500).contains(&told(100).as_millis()));
+    }
+
+    #[test]
+    fn success_starts_again() {
+        let mut backoff = Backoff { attempts: 9 };
+        backoff.reset();
+        assert_eq!(backoff.attempts(), 0);
+        let delay = backoff.delay(&BackoffPolicy::default(), Pace::Silent, &mut Rng::from_seed(1));
+        assert!(delay <= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn the_same_seed_waits_the_same() {
+        assert_eq!(delays(Pace::Silent, 9), delays(Pace::Silent, 9));
+    }
+}

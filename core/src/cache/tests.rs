@@ -1,0 +1,146 @@
+//! The cache told as histories of tunnels coming and going.
+
+use super::*;
+
+fn identity(tenant: &str, cluster: &str, node: &str) -> Arc<Identity> {
+    Arc::new(Identity {
+        tenant: TenantId::parse(tenant).unwrap(),
+        cluster: ClusterId::parse(cluster).unwrap(),
+        node: NodeId::parse(node).unwrap(),
+    })
+}
+
+fn t(serial: u64) -> TunnelId {
+    TunnelId { named_by: WorkerId(0), serial }
+}
+
+const OWN: WorkerId = WorkerId(0);
+const OTHER: WorkerId = WorkerId(1);
+
+fn key(names: Names, id: &str) -> RouteKey<'_> {
+    RouteKey { tenant: None, names, id }
+}
+
+/// A cache of worker 0 with cap 2, in which nothing is isolated.
+fn cache() -> Cache {
+    Cache::new(OWN, 2, false)
+}
+
+#[test]
+fn a_route_exists_while_a_tunnel_does() {
+    let mut cache = cache();
+    let either = key(Names::Either, "n");
+    assert_eq!(cache.pick(&either), Err(Refusal::NoTunnel));
+    cache.insert(t(1), &identity("t", "c", "n"), OWN);
+    assert_eq!(cache.pick(&either), Ok(t(1)));
+    assert!(cache.remove(t(1)));
+    assert_eq!(cache.pick(&either), Err(Refusal::NoTunnel));
+    assert_eq!(cache.pick(&key(Names::Either, "c")), Err(Refusal::NoTunnel));
+    assert!(cache.identities().is_empty());
+}
+
+#[test]
+fn a_late_close_takes_only_its_own_tunnel() {
+    let mut cache = cache();
+    let who = identity("t", "c", "n");
+    cache.insert(t(1), &who, OWN);
+    cache.insert(t(2), &who, OWN);
+    assert!(cache.remove(t(1)));
+    assert!(!cache.remove(t(1)), "gone already");
+    assert_eq!(cache.pick(&key(Names::Node, "n")), Ok(t(2)));
+    assert_eq!(cache.pick(&key(Names::Cluster, "c")), Ok(t(2)));
+}
+
+#[test]
+fn an_id_of_node_and_cluster_reaches_both_where_the_header_says_which() {
+    let mut cache = cache();
+    cache.insert(t(1), &identity("t", "x", "a"), OWN);
+    cache.insert(t(2), &identity("t", "c", "x"), OWN);
+    assert_eq!(cache.pick(&key(Names::Cluster, "x")), Ok(t(1)));
+    assert_eq!(cache.pick(&key(Names::Node, "x")), Ok(t(2)));
+    assert_eq!(cache.pick(&key(Names::Either, "x")), Ok(t(2)), "a node comes first");
+}
+
+#[test]
+fn a_node_under_two_clusters_is_reachable_under_both() {
+    let mut cache = cache();
+    cache.insert(t(1), &identity("t", "c1", "n"), OWN);
+    cache.insert(t(2), &identity("t", "c2", "n"), OWN);
+    assert_eq!(cache.pick(&key(Names::Cluster, "c1")), Ok(t(1)));
+    assert_eq!(cache.pick(&key(Names::Cluster, "c2")), Ok(t(2)));
+    cache.remove(t(1));
+    assert_eq!(cache.pick(&key(Names::Cluster, "c1")), Err(Refusal::NoTunnel));
+    assert_eq!(cache.pick(&key(Names::Cluster, "c2")), Ok(t(2)));
+}
+
+#[test]
+fn own_tunnels_first_then_the_least_loaded() {
+    let mut cache = cache();
+    let who = identity("t", "c", "n");
+    cache.insert(t(1), &who, OTHER);
+    cache.insert(t(2), &who, OWN);
+    let node = key(Names::Node, "n");
+    assert_eq!(cache.pick(&node), Ok(t(2)));
+    assert_eq!(cache.pick(&node), Ok(t(2)), "own, though it carries one already");
+    assert_eq!(cache.pick(&node), Ok(t(1)), "own is full");
+    assert_eq!(cache.pick(&node), Ok(t(1)));
+    assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
+    cache.release(t(1));
+    assert_eq!(cache.pick(&node), Ok(t(1)));
+}
+
+#[test]
+fn equal_tunnels_take_turns() {
+    let mut cache = Cache::new(OWN, 100, false);
+    let who = identity("t", "c", "n");
+    (1..=3).for_each(|i| cache.insert(t(i), &who, OWN));
+    let mut picks = Vec::new();
+    for _ in 0..6 {
+        let tunnel = cache.pick(&key(Names::Node, "n")).unwrap();
+        cache.release(tunnel);
+        picks.push(tunnel.serial);
+    }
+    assert_eq!(picks, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn the_nodes_of_a_cluster_take_turns_however_many_tunnels_each_has() {
+    let mut cache = Cache::new(OWN, 100, false);
+    cache.insert(t(1), &identity("t", "c", "a"), OWN);
+    cache.insert(t(2), &identity("t", "c", "a"), OWN);
+    cache.insert(t(3), &identity("t", "c", "b"), OTHER);
+    let mut shares = [0; 4];
+    for _ in 0..40 {
+        shares[cache.pick(&key(Names::Cluster, "c")).unwrap().serial as usize] += 1;
+    }
+    assert_eq!(shares, [0, 10, 10, 20]);
+}
+
+#[test]
+fn a_full_node_of_a_cluster_is_passed_over() {
+    let mut cache = cache();
+    cache.insert(t(1), &identity("t", "c", "a"), OWN);
+    cache.insert(t(2), &identity("t", "c", "b"), OWN);
+    let picks: Vec<_> = (0..5).map(|_| cache.pick(&key(Names::Cluster, "c")).map(|t| t.serial)).collect();
+    assert_eq!(picks, [Ok(1), Ok(2), Ok(1), Ok(2), Err(Refusal::Overloaded)]);
+    cache.release(t(2));
+    assert_eq!(cache.pick(&key(Names::Cluster, "c")), Ok(t(2)));
+}
+
+#[test]
+fn isolated_tenants_never_see_each_other() {
+    let mut cache = Cache::new(OWN, 2, true);
+    cache.insert(t(1), &identity("red", "c", "n"), OWN);
+    cache.insert(t(2), &identity("blue", "c", "n"), OWN);
+    let ask = |cache: &mut Cache, tenant| {
+        cache.pick(&RouteKey { tenant: Some(tenant), names: Names::Either, id: "c" })
+    };
+    assert_eq!(ask(&mut cache, "red"), Ok(t(1)));
+    assert_eq!(ask(&mut cache, "blue"), Ok(t(2)));
+    assert_eq!(ask(&mut cache, "green"), Err(Refusal::NoTunnel));
+    assert_eq!(cache.streams(t(1)), 1);
+    cache.release(t(1));
+    assert_eq!(cache.streams(t(1)), 0);
+    cache.remove(t(1));
+    assert_eq!(ask(&mut cache, "red"), Err(Refusal::NoTunnel));
+}

@@ -1,0 +1,47 @@
+//! Why a tunnel ended: one closed set for both roles, the one source of log field and metric.
+
+/// The reason of a close. Each tunnel ends with exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// The peer ended the stream.
+    PeerClosed,
+    /// The connection broke: reset, or an error of the socket.
+    PeerReset,
+    /// No RPING echo in time (responder).
+    PingTimeout,
+    /// Nothing heard for too long (initiator, idle).
+    Silent,
+    /// Bytes on an idle tunnel that are no echo.
+    UnexpectedBytes,
+    /// No HTTP/2 PING answer in time.
+    HttpPing,
+    /// The peer broke HTTP.
+    HttpError,
+    /// The peer said goodbye.
+    GoAway,
+    /// This end said goodbye, and what ran has ended.
+    Drained,
+    /// The host is no longer configured, or its name no longer resolves to it.
+    HostGone,
+    /// The process ends.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// The reason in one word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::PeerReset => "peer_reset",
+            Self::PingTimeout => "ping_timeout",
+            Self::Silent => "silent",
+            Self::UnexpectedBytes => "unexpected_bytes",
+            Self::HttpPing => "http_ping",
+            Self::HttpError => "http_error",
+            Self::GoAway => "go_away",
+            Self::Drained => "drained",
+            Self::HostGone => "host_gone",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Who an initiator is: tenant, cluster and node, validated on construction and never glued together.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest identifier, in bytes (wire.md 7.1).
+pub const ID_BYTES_MAX: usize = 255;
+
+/// Why a text is no identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdError {
+    /// It has no characters.
+    Empty,
+    /// It has more than [`ID_BYTES_MAX`] bytes.
+    TooLong {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// A character cannot travel in an HTTP header (RFC 9110, section 5.5).
+    Character {
+        /// Where it begins, in bytes from the start.
+        at: usize,
+        /// The character.
+        found: char,
+    },
+    /// It begins or ends with a blank, which a header would lose.
+    OuterBlank,
+    /// The bytes are not UTF-8.
+    NotUtf8,
+}
+
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { bytes } => write!(f, "has {bytes} bytes; at most {ID_BYTES_MAX} are allowed"),
+            Self::Character { at, found } => {
+                write!(f, "has {found:?} at byte {at}, which cannot travel in an HTTP header")
+            }
+            Self::OuterBlank => f.write_str("begins or ends with a blank"),
+            Self::NotUtf8 => f.write_str("is not UTF-8"),
+        }
+    }
+}
+
+impl std::error::Error for IdError {}
+
+fn validate(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > ID_BYTES_MAX {
+        return Err(IdError::TooLong { bytes: text.len() });
+    }
+    if let Some((at, found)) = text.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(IdError::Character { at, found });
+    }
+    if text.starts_with(' ') || text.ends_with(' ') {
+        return Err(IdError::OuterBlank);
+    }
+    Ok(())
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Accepts 1 to 255 bytes of UTF-8 without control characters or outer blanks.
+            ///
+            /// # Errors
+            ///
+            /// [`IdError`] says which rule the text breaks.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                validate(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The text as it travels.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// The id of one initiator.
+    NodeId
+);
+identifier!(
+    /// The id of a group of initiators that serve the same thing.
+    ClusterId
+);
+identifier!(
+    /// The id of whoever owns a node.
+    TenantId
+);
+identifier!(
+    /// The name of an upstream cluster in an initiator's configuration: a set of hosts to dial or to call.
+    ClusterName
+);
+
+/// Who is at the other end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What it serves.
+    pub cluster: ClusterId,
+    /// Which one it is.
+    pub node: NodeId,
+}
+
+/// One worker of a process, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u16);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker_{}", self.0)
+    }
+}
+
+/// A tunnel within its process. Never used again after the tunnel is gone, so that a late event about it
+/// can only ever mean it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TunnelId {
+    /// The worker that named the tunnel (not always the one that owns its socket).
+    pub named_by: WorkerId,
+    /// Counts up for each tunnel of that worker.
+    pub serial: u64,
+}
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.named_by.0, self.serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_may_hold_what_a_header_can() {
+        for good in ["a", "node:1@x", "käse", "with blank", &"x".repeat(255)] {
+            assert_eq!(NodeId::parse(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn each_rule_names_itself() {
+        assert_eq!(NodeId::parse(""), Err(IdError::Empty));
+        assert_eq!(NodeId::parse(&"x".repeat(256)), Err(IdError::TooLong { bytes: 256 }));
+        assert_eq!(NodeId::parse("a\nb"), Err(IdError::Character { at: 1, found: '\n' }));
+        assert_eq!(NodeId::parse(" a"), Err(IdError::OuterBlank));
+        assert_eq!(NodeId::parse("a "), Err(IdError::OuterBlank));
+    }
+}

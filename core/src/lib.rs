@@ -1,0 +1,22 @@
+//! The decisions of a reverse tunnel, as values: no sockets, no clock, no entropy, no tokio, no hyper.
+//!
+//! Everything here is a deterministic state machine or a parser. Time and randomness come in as arguments,
+//! effects go out as values, and the same inputs always give the same outputs, so that a test can shrink a
+//! failing history and a simulation can replay one.
+//!
+//! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
+//! The responder: [`registry`], [`cache`], [`router`]. Both: [`stats`].
+
+pub mod address;
+pub mod backoff;
+pub mod cache;
+pub mod close;
+pub mod dialer;
+pub mod handshake;
+pub mod identity;
+pub mod keepalive;
+pub mod registry;
+pub mod rng;
+pub mod router;
+pub mod stats;
+pub mod time;

@@ -1,0 +1,300 @@
+//! The responder's machine of one worker: names tunnels, places each on a worker, keeps the life of its own,
+//! and tells the other workers.
+//!
+//! ```text
+//!   place ──▶ (settling: the answer is on its way) ──opened──▶ Idle ──upgraded──▶ Active
+//!                         │                                     │ │                 │
+//!                         │                                     │ └───draining──▶ Draining ◀─draining─┘
+//!                         └──────────────closed─────────────────┴───────closed──────┘
+//! ```
+//!
+//! `closed` is final: a tunnel that is gone is forgotten, and events about it have no effect.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::close::CloseReason;
+use crate::identity::{Identity, NodeId, TenantId, TunnelId, WorkerId};
+use crate::time::Instant;
+
+/// How many ends of tunnels are remembered for the admin page.
+pub const CLOSED_MAX: usize = 256;
+
+/// Where a tunnel of this worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A bare socket, kept alive by RPING.
+    Idle,
+    /// HTTP/2 since its first request.
+    Active,
+    /// No new requests; the running ones finish.
+    Draining,
+}
+
+impl State {
+    /// The state in one word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A tunnel that this worker owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Whose it is.
+    pub identity: Arc<Identity>,
+    /// Where it is in its life.
+    pub state: State,
+    /// Since when it is there.
+    pub since: Instant,
+    /// When it opened.
+    pub opened: Instant,
+}
+
+/// What workers tell each other about tunnels. Only the owner tells, so that for one tunnel the order holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The tunnel may be chosen.
+    Opened {
+        /// Which.
+        tunnel: TunnelId,
+        /// Whose.
+        identity: Arc<Identity>,
+        /// The worker that has its socket.
+        owner: WorkerId,
+    },
+    /// The tunnel may no longer be chosen; what runs on it goes on.
+    Draining {
+        /// Which.
+        tunnel: TunnelId,
+    },
+    /// The tunnel is gone, or never opened.
+    Closed {
+        /// Which.
+        tunnel: TunnelId,
+    },
+}
+
+/// What the runtime must do for the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the cache of this worker and every other worker.
+    Publish(Fact),
+}
+
+/// Where a new tunnel goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Its id from now on.
+    pub tunnel: TunnelId,
+    /// The worker that is to own its socket.
+    pub worker: WorkerId,
+}
+
+/// The end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which.
+    pub tunnel: TunnelId,
+    /// Whose it was.
+    pub identity: Arc<Identity>,
+    /// When it ended.
+    pub at: Instant,
+    /// How long it had been open.
+    pub lived: std::time::Duration,
+    /// Why.
+    pub why: CloseReason,
+}
+
+/// What placement counts: the tunnels of a node on each worker.
+type NodeKey = (TenantId, NodeId);
+
+#[derive(Clone, Debug)]
+struct Seat {
+    node: NodeKey,
+    worker: WorkerId,
+}
+
+/// The registry of one worker.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    worker: WorkerId,
+    workers: u16,
+    serial: u64,
+    owned: BTreeMap<TunnelId, Tunnel>,
+    seats: BTreeMap<TunnelId, Seat>,
+    loads: BTreeMap<NodeKey, Vec<u32>>,
+    closed: VecDeque<Closed>,
+    closed_by_reason: BTreeMap<CloseReason, u64>,
+    opened_total: u64,
+    actions: VecDeque<Action>,
+}
+
+impl Registry {
+    /// The registry of `worker`, one of `workers`.
+    pub const fn new(worker: WorkerId, workers: u16) -> Self {
+        Self {
+            worker,
+            workers,
+            serial: 0,
+            owned: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            closed: VecDeque::new(),
+            closed_by_reason: BTreeMap::new(),
+            opened_total: 0,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Names a tunnel whose handshake was accepted and says where it goes: to the worker with the fewest
+    /// tunnels of that node, of equal ones this worker, then the lowest.
+    ///
+    /// Two workers may place at the same instant on counts that do not know of each other: the error is one
+    /// tunnel, and the next placement evens it out.
+    pub fn place(&mut self, identity: &Identity) -> Placement {
+        self.serial += 1;
+        let tunnel = TunnelId { named_by: self.worker, serial: self.serial };
+        let node = (identity.tenant.clone(), identity.node.clone());
+        let worker = match self.loads.get(&node) {
+            None => self.worker,
+            Some(loads) => {
+                let fewest = (0..self.workers)
+                    .min_by_key(|&w| (loads[usize::from(w)], w != self.worker.0, w))
+                    .unwrap_or(self.worker.0);
+                WorkerId(fewest)
+            }
+        };
+        self.sit(tunnel, Seat { node, worker });
+        Placement { tunnel, worker }
+    }
+
+    /// A tunnel of this worker has its answer through and may be chosen.
+    pub fn on_opened(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>) {
+        if self.owned.contains_key(&tunnel) {
+            return;
+        }
+        self.opened_total += 1;
+        let identity = Arc::clone(identity);
+        self.sit(
+            tunnel,
+            Seat { node: (identity.tenant.clone(), identity.node.clone()), worker: self.worker },
+        );
+        self.owned.insert(
+            tunnel,
+            Tunnel { identity: Arc::clone(&identity), state: State::Idle, since: now, opened: now },
+        );
+        self.actions.push_back(Action::Publish(Fact::Opened { tunnel, identity, owner: self.worker }));
+    }
+
+    /// A tunnel of this worker carries HTTP/2 from now on.
+    pub fn on_upgraded(&mut self, now: Instant, tunnel: TunnelId) {
+        if let Some(entry) = self.owned.get_mut(&tunnel)
+            && entry.state == State::Idle
+        {
+            entry.state = State::Active;
+            entry.since = now;
+        }
+    }
+
+    /// A tunnel of this worker takes no new requests.
+    pub fn on_draining(&mut self, now: Instant, tunnel: TunnelId) {
+        if let Some(entry) = self.owned.get_mut(&tunnel)
+            && entry.state != State::Draining
+        {
+            entry.state = State::Draining;
+            entry.since = now;
+            self.actions.push_back(Action::Publish(Fact::Draining { tunnel }));
+        }
+    }
+
+    /// A tunnel that this worker placed or owned is gone.
+    pub fn on_closed(&mut self, now: Instant, tunnel: TunnelId, why: CloseReason) {
+        let seat = self.seats.get(&tunnel).map(|seat| seat.worker);
+        let entry = self.owned.remove(&tunnel);
+        // A tunnel that was sent to another worker is that worker's to close.
+        if entry.is_none() && seat != Some(self.worker) {
+            return;
+        }
+        self.stand(tunnel);
+        self.actions.push_back(Action::Publish(Fact::Closed { tunnel }));
+        let Some(entry) = entry else {
+            return;
+        };
+        *self.closed_by_reason.entry(why).or_default() += 1;
+        if self.closed.len() == CLOSED_MAX {
+            self.closed.pop_front();
+        }
+        let lived = now - entry.opened;
+        self.closed.push_back(Closed { tunnel, identity: entry.identity, at: now, lived, why });
+    }
+
+    /// What another worker told about a tunnel of its own.
+    pub fn on_fact(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Opened { tunnel, identity, owner } => {
+                let node = (identity.tenant.clone(), identity.node.clone());
+                self.sit(*tunnel, Seat { node, worker: *owner });
+            }
+            Fact::Draining { .. } => {}
+            Fact::Closed { tunnel } => self.stand(*tunnel),
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The tunnels that this worker owns.
+    pub fn tunnels(&self) -> impl Iterator<Item = (TunnelId, &Tunnel)> {
+        self.owned.iter().map(|(id, tunnel)| (*id, tunnel))
+    }
+
+    /// The last ends of tunnels of this worker, the oldest first.
+    pub fn closed(&self) -> impl Iterator<Item = &Closed> {
+        self.closed.iter()
+    }
+
+    /// How many tunnels of this worker ended, by reason.
+    pub const fn closed_by_reason(&self) -> &BTreeMap<CloseReason, u64> {
+        &self.closed_by_reason
+    }
+
+    /// How many tunnels ever opened on this worker.
+    pub const fn opened_total(&self) -> u64 {
+        self.opened_total
+    }
+
+    fn sit(&mut self, tunnel: TunnelId, seat: Seat) {
+        self.stand(tunnel);
+        let loads =
+            self.loads.entry(seat.node.clone()).or_insert_with(|| vec![0; usize::from(self.workers)]);
+        if let Some(load) = loads.get_mut(usize::from(seat.worker.0)) {
+            *load += 1;
+        }
+        self.seats.insert(tunnel, seat);
+    }
+
+    fn stand(&mut self, tunnel: TunnelId) {
+        let Some(seat) = self.seats.remove(&tunnel) else {
+            return;
+        };
+        let Some(loads) = self.loads.get_mut(&seat.node) else {
+            return;
+        };
+        if let Some(load) = loads.get_mut(usize::from(seat.worker.0)) {
+            *load = load.saturating_sub(1);
+        }
+        if loads.iter().all(|load| *load == 0) {
+            self.loads.remove(&seat.node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

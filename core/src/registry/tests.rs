@@ -1,0 +1,162 @@
+//! The registry as scripts of lifecycle facts and the exact facts that it publishes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::identity::ClusterId;
+
+fn who(node: &str) -> Arc<Identity> {
+    Arc::new(Identity {
+        tenant: TenantId::parse("t").unwrap(),
+        cluster: ClusterId::parse("c").unwrap(),
+        node: NodeId::parse(node).unwrap(),
+    })
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_origin(Duration::from_secs(seconds))
+}
+
+fn published(registry: &mut Registry) -> Vec<Fact> {
+    std::iter::from_fn(|| registry.poll_action()).map(|Action::Publish(fact)| fact).collect()
+}
+
+fn open(registry: &mut Registry, node: &str) -> TunnelId {
+    let placed = registry.place(&who(node));
+    assert_eq!(placed.worker, registry.worker);
+    registry.on_opened(at(0), placed.tunnel, &who(node));
+    placed.tunnel
+}
+
+#[test]
+fn a_life_is_published_step_by_step() {
+    let mut registry = Registry::new(WorkerId(0), 1);
+    let tunnel = open(&mut registry, "n");
+    assert_eq!(
+        published(&mut registry),
+        [Fact::Opened { tunnel, identity: who("n"), owner: WorkerId(0) }]
+    );
+    registry.on_upgraded(at(1), tunnel);
+    assert_eq!(published(&mut registry), []);
+    registry.on_draining(at(2), tunnel);
+    assert_eq!(published(&mut registry), [Fact::Draining { tunnel }]);
+    registry.on_closed(at(3), tunnel, CloseReason::Drained);
+    assert_eq!(published(&mut registry), [Fact::Closed { tunnel }]);
+    let closed: Vec<_> = registry.closed().map(|c| (c.lived.as_secs(), c.why)).collect();
+    assert_eq!(closed, [(3, CloseReason::Drained)]);
+}
+
+/// State × event → outcome, as one table to read.
+#[test]
+fn every_event_in_every_state_has_one_outcome() {
+    type Step = fn(&mut Registry, TunnelId);
+    let states: [(&str, Step); 5] = [
+        ("settling", |_, _| {}),
+        ("idle", |r, t| r.on_opened(at(1), t, &who("n"))),
+        ("active", |r, t| {
+            r.on_opened(at(1), t, &who("n"));
+            r.on_upgraded(at(1), t);
+        }),
+        ("draining", |r, t| {
+            r.on_opened(at(1), t, &who("n"));
+            r.on_draining(at(1), t);
+        }),
+        ("closed", |r, t| {
+            r.on_opened(at(1), t, &who("n"));
+            r.on_closed(at(1), t, CloseReason::PeerClosed);
+        }),
+    ];
+    let events: [(&str, Step); 3] = [
+        ("upgraded", |r, t| r.on_upgraded(at(2), t)),
+        ("draining", |r, t| r.on_draining(at(2), t)),
+        ("closed", |r, t| r.on_closed(at(2), t, CloseReason::PeerClosed)),
+    ];
+    let mut table = String::new();
+    for (state, reach) in states {
+        for (event, apply) in events {
+            let mut registry = Registry::new(WorkerId(0), 1);
+            let tunnel = registry.place(&who("n")).tunnel;
+            reach(&mut registry, tunnel);
+            published(&mut registry);
+            apply(&mut registry, tunnel);
+            let then = registry.tunnels().next().map_or("-", |(_, t)| t.state.label());
+            let told: Vec<_> = published(&mut registry)
+                .into_iter()
+                .map(|fact| match fact {
+                    Fact::Opened { .. } => "Opened",
+                    Fact::Draining { .. } => "Draining",
+                    Fact::Closed { .. } => "Closed",
+                })
+                .collect();
+            let line = format!("{state:<9}{event:<9}-> {then:<9}{}", told.join(" "));
+            table += &format!("{}\n", line.trim_end());
+        }
+    }
+    insta::assert_snapshot!(table, @r"
+    settling upgraded -> -
+    settling draining -> -
+    settling closed   -> -        Closed
+    idle     upgraded -> active
+    idle     draining -> draining Draining
+    idle     closed   -> -        Closed
+    active   upgraded -> active
+    active   draining -> draining Draining
+    active   closed   -> -        Closed
+    draining upgraded -> draining
+    draining draining -> draining
+    draining closed   -> -        Closed
+    closed   upgraded -> -
+    closed   draining -> -
+    closed   closed   -> -
+    ");
+}
+
+#[test]
+fn a_node_s_tunnels_spread_over_the_workers() {
+    let mut registry = Registry::new(WorkerId(1), 3);
+    let places: Vec<_> = (0..6).map(|_| registry.place(&who("n")).worker.0).collect();
+    assert_eq!(places, [1, 0, 2, 1, 0, 2], "its own first, then the emptiest");
+    assert_eq!(registry.place(&who("m")).worker.0, 1, "another node counts for itself");
+}
+
+#[test]
+fn placement_counts_what_other_workers_told_and_forgets_what_closed() {
+    let mut registry = Registry::new(WorkerId(0), 2);
+    let theirs = TunnelId { named_by: WorkerId(1), serial: 9 };
+    let opened = Fact::Opened { tunnel: theirs, identity: who("n"), owner: WorkerId(0) };
+    registry.on_fact(&opened);
+    registry.on_fact(&opened);
+    assert_eq!(registry.place(&who("n")).worker, WorkerId(1), "told twice, counted once");
+    registry.on_fact(&Fact::Closed { tunnel: theirs });
+    assert_eq!(registry.place(&who("n")).worker, WorkerId(0));
+}
+
+#[test]
+fn a_tunnel_that_dies_before_it_opens_leaves_nothing() {
+    let mut registry = Registry::new(WorkerId(0), 2);
+    let placed = registry.place(&who("n"));
+    registry.on_closed(at(1), placed.tunnel, CloseReason::PeerClosed);
+    assert_eq!(published(&mut registry), [Fact::Closed { tunnel: placed.tunnel }]);
+    assert!(registry.loads.is_empty() && registry.seats.is_empty());
+    assert_eq!(registry.closed().count(), 0, "it never was a tunnel");
+}
+
+#[test]
+fn one_reason_is_counted_per_tunnel() {
+    let mut registry = Registry::new(WorkerId(0), 1);
+    let tunnel = open(&mut registry, "n");
+    registry.on_closed(at(1), tunnel, CloseReason::PingTimeout);
+    registry.on_closed(at(2), tunnel, CloseReason::PeerClosed);
+    assert_eq!(registry.closed_by_reason(), &BTreeMap::from([(CloseReason::PingTimeout, 1)]));
+}
+
+#[test]
+fn the_memory_of_closed_tunnels_is_bounded() {
+    let mut registry = Registry::new(WorkerId(0), 1);
+    for _ in 0..=CLOSED_MAX {
+        let tunnel = open(&mut registry, "n");
+        registry.on_closed(at(1), tunnel, CloseReason::PeerClosed);
+    }
+    assert_eq!(registry.closed().count(), CLOSED_MAX);
+    assert_eq!(registry.closed().next().unwrap().tunnel.serial, 2, "the oldest was forgotten");
+}

@@ -1,0 +1,253 @@
+//! From a request to the tunnel key it asks for, and every way in which Eddy answers a request itself.
+
+use std::fmt;
+
+/// What the value of a host-id header may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// A node; if there is no such node, a cluster.
+    Either,
+    /// A node only.
+    Node,
+    /// A cluster only.
+    Cluster,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteKey<'r> {
+    /// The tenant, where tenants are kept apart.
+    pub tenant: Option<&'r str>,
+    /// What `id` may name.
+    pub names: Names,
+    /// The node or cluster.
+    pub id: &'r str,
+}
+
+/// Where the key of a request stands in its headers.
+///
+/// The headers themselves stay with the runtime: `rules` are asked by position.
+#[derive(Clone, Debug)]
+pub struct KeyRules {
+    rules: Vec<Names>,
+    tenant_isolation: bool,
+}
+
+impl KeyRules {
+    /// The first header present, in the order of `rules`, names the host; with `tenant_isolation` the
+    /// request must name its tenant too.
+    pub const fn new(rules: Vec<Names>, tenant_isolation: bool) -> Self {
+        Self { rules, tenant_isolation }
+    }
+
+    /// Reads the key of one request. `header(i)` is the value of the header of rule `i`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoHostId`] or [`Refusal::NoTenant`]. An empty value counts as absent, as in Envoy.
+    pub fn key<'r>(
+        &self,
+        header: impl Fn(usize) -> Option<&'r str>,
+        tenant: Option<&'r str>,
+    ) -> Result<RouteKey<'r>, Refusal> {
+        let present = |value: &&str| !value.is_empty();
+        let tenant = match (self.tenant_isolation, tenant.filter(present)) {
+            (false, _) => None,
+            (true, Some(tenant)) => Some(tenant),
+            (true, None) => return Err(Refusal::NoTenant),
+        };
+        self.rules
+            .iter()
+            .enumerate()
+            .find_map(|(i, names)| header(i).filter(present).map(|id| RouteKey { tenant, names: *names, id }))
+            .ok_or(Refusal::NoHostId)
+    }
+}
+
+/// Prefix routes: the longest prefix of the path wins.
+#[derive(Clone, Debug)]
+pub struct Prefixes<T> {
+    by_length: Vec<(String, T)>,
+}
+
+impl<T> Prefixes<T> {
+    /// Takes the routes in any order.
+    pub fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
+        let mut by_length: Vec<_> = routes.into_iter().collect();
+        by_length.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(&b.0)));
+        Self { by_length }
+    }
+
+    /// The route for a path, without its query.
+    pub fn find(&self, path: &str) -> Option<&T> {
+        self.by_length.iter().find(|(prefix, _)| path.starts_with(prefix.as_str())).map(|(_, route)| route)
+    }
+}
+
+/// Why Eddy answers a request itself. The label is the one source of the metric's name, the log field and
+/// the `x-eddy-reason` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// No route has a prefix of the path.
+    NoRoute,
+    /// None of the host-id headers is present.
+    NoHostId,
+    /// Tenants are kept apart and the request names none.
+    NoTenant,
+    /// Nobody with that id has a tunnel.
+    NoTunnel,
+    /// Every tunnel to that id carries as many requests as it may.
+    Overloaded,
+    /// The tunnel died under the request.
+    TunnelLost,
+    /// The initiator refused the stream before it looked at it.
+    StreamRefused,
+    /// The initiator ended the stream.
+    StreamReset,
+    /// The initiator broke HTTP/2.
+    TunnelProtocol,
+    /// No answer came through the tunnel in the route's time.
+    TunnelTimeout,
+    /// The service cannot be connected to.
+    ServiceUnreachable,
+    /// The service closed or reset the connection before it answered.
+    ServiceReset,
+    /// The service's answer is no HTTP.
+    ServiceProtocol,
+    /// The service did not answer in the route's time.
+    ServiceTimeout,
+    /// The request itself cannot be forwarded (no authority, a method without meaning here).
+    BadRequest,
+}
+
+impl Refusal {
+    /// All of them, in the order of their labels' documentation.
+    pub const ALL: [Self; 15] = [
+        Self::NoRoute,
+        Self::NoHostId,
+        Self::NoTenant,
+        Self::NoTunnel,
+        Self::Overloaded,
+        Self::TunnelLost,
+        Self::StreamRefused,
+        Self::StreamReset,
+        Self::TunnelProtocol,
+        Self::TunnelTimeout,
+        Self::ServiceUnreachable,
+        Self::ServiceReset,
+        Self::ServiceProtocol,
+        Self::ServiceTimeout,
+        Self::BadRequest,
+    ];
+
+    /// The reason in one word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::NoHostId => "no_host_id",
+            Self::NoTenant => "no_tenant",
+            Self::NoTunnel => "no_tunnel",
+            Self::Overloaded => "overloaded",
+            Self::TunnelLost => "tunnel_lost",
+            Self::StreamRefused => "stream_refused",
+            Self::StreamReset => "stream_reset",
+            Self::TunnelProtocol => "tunnel_protocol",
+            Self::TunnelTimeout => "tunnel_timeout",
+            Self::ServiceUnreachable => "service_unreachable",
+            Self::ServiceReset => "service_reset",
+            Self::ServiceProtocol => "service_protocol",
+            Self::ServiceTimeout => "service_timeout",
+            Self::BadRequest => "bad_request",
+        }
+    }
+
+    /// The status that the client gets: where Envoy has the case, Envoy's (wire.md section 4).
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoHostId | Self::NoTenant | Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::TunnelProtocol | Self::ServiceProtocol => 502,
+            Self::NoTunnel
+            | Self::Overloaded
+            | Self::TunnelLost
+            | Self::StreamRefused
+            | Self::StreamReset
+            | Self::ServiceUnreachable
+            | Self::ServiceReset => 503,
+            Self::TunnelTimeout | Self::ServiceTimeout => 504,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRoute => "no route for this path",
+            Self::NoHostId => "no host id",
+            Self::NoTenant => "no tenant",
+            Self::NoTunnel => "no tunnel to the node or cluster asked for",
+            Self::Overloaded => "every tunnel to it is full",
+            Self::TunnelLost => "the tunnel was lost before the answer",
+            Self::StreamRefused => "the initiator refused the request",
+            Self::StreamReset => "the initiator reset the request",
+            Self::TunnelProtocol => "the initiator broke the protocol",
+            Self::TunnelTimeout => "no answer through the tunnel in time",
+            Self::ServiceUnreachable => "the service cannot be reached",
+            Self::ServiceReset => "the service closed the connection before it answered",
+            Self::ServiceProtocol => "the service's answer is not HTTP",
+            Self::ServiceTimeout => "the service did not answer in time",
+            Self::BadRequest => "this request cannot be forwarded",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header<'r>(values: &'r [Option<&'r str>]) -> impl Fn(usize) -> Option<&'r str> {
+        |i| values[i]
+    }
+
+    #[test]
+    fn the_first_header_present_names_the_host() {
+        let rules = KeyRules::new(vec![Names::Either, Names::Cluster], false);
+        let key = |values: &[Option<&'static str>]| rules.key(|i| values[i], None).map(|k| (k.names, k.id));
+        assert_eq!(key(&[Some("n"), Some("c")]), Ok((Names::Either, "n")));
+        assert_eq!(key(&[None, Some("c")]), Ok((Names::Cluster, "c")));
+        assert_eq!(key(&[Some(""), Some("c")]), Ok((Names::Cluster, "c")), "an empty value is absent");
+        assert_eq!(key(&[None, None]), Err(Refusal::NoHostId));
+    }
+
+    #[test]
+    fn with_isolation_a_request_must_name_its_tenant() {
+        let rules = KeyRules::new(vec![Names::Either], true);
+        let values = [Some("n")];
+        assert_eq!(rules.key(header(&values), None), Err(Refusal::NoTenant));
+        assert_eq!(rules.key(header(&values), Some("")), Err(Refusal::NoTenant));
+        assert_eq!(rules.key(header(&values), Some("t")).unwrap().tenant, Some("t"));
+    }
+
+    #[test]
+    fn without_isolation_a_tenant_header_means_nothing() {
+        let rules = KeyRules::new(vec![Names::Either], false);
+        assert_eq!(rules.key(header(&[Some("n")]), Some("t")).unwrap().tenant, None);
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let routes = Prefixes::new([("/".into(), 'a'), ("/api".into(), 'b'), ("/api/v2".into(), 'c')]);
+        assert_eq!(routes.find("/api/v2/x"), Some(&'c'));
+        assert_eq!(routes.find("/apiary"), Some(&'b'), "a prefix of the text, as in Envoy");
+        assert_eq!(routes.find("/"), Some(&'a'));
+        assert_eq!(Prefixes::new([("/api".to_owned(), 'b')]).find("/"), None);
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let labels: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), Refusal::ALL.len());
+    }
+}

@@ -1,0 +1,282 @@
+//! The admin listener of both roles. Each answer is put together from what the workers report when asked, so
+//! that no number is shared with the request path.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use eddy_core::stats::Sheet;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::config::StatsConfig;
+use crate::net::{Listener, Network};
+use crate::report::{ClosedLine, HostLine, Report, TunnelLine, round};
+use crate::{api, initiator, responder};
+
+/// A pause where accepting fails because something has run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How many ends of tunnels `/tunnels` shows.
+const CLOSED_SHOWN: usize = 100;
+
+/// Whose admin this is.
+pub enum Role<N: Network> {
+    /// A responder's.
+    Responder(responder::Control<N>),
+    /// An initiator's.
+    Initiator(initiator::Control),
+}
+
+/// What the admin knows without asking.
+pub struct Admin<N: Network> {
+    /// The workers.
+    pub role: Role<N>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// The effective configuration, as text.
+    pub config: String,
+}
+
+impl<N: Network> Admin<N> {
+    /// Tells the workers to finish.
+    pub fn drain(&self) {
+        match &self.role {
+            Role::Responder(control) => control.drain(),
+            Role::Initiator(control) => control.drain(),
+        }
+    }
+
+    /// How many tunnels are open.
+    pub async fn tunnels_open(&self) -> usize {
+        self.reports().await.iter().map(|report| report.tunnels.len()).sum()
+    }
+
+    async fn reports(&self) -> Vec<Report> {
+        match &self.role {
+            Role::Responder(control) => control.reports().await,
+            Role::Initiator(control) => control.reports().await,
+        }
+    }
+
+    fn stats_config(&self) -> &StatsConfig {
+        match &self.role {
+            Role::Responder(control) => &control.config.stats,
+            Role::Initiator(control) => &control.config.stats,
+        }
+    }
+
+    const fn role_label(&self) -> &'static str {
+        match self.role {
+            Role::Responder(_) => "responder",
+            Role::Initiator(_) => "initiator",
+        }
+    }
+
+    fn workers(&self) -> u16 {
+        match &self.role {
+            Role::Responder(control) => control.config.workers,
+            Role::Initiator(control) => control.config.workers,
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves the admin endpoints until dropped.
+pub async fn serve<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
+    accept(listener, admin, async |admin, request| admin_answer(&admin, &request).await).await;
+}
+
+/// Serves an initiator's JSON API until dropped.
+pub async fn serve_api<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
+    accept(listener, admin, async |admin, request| {
+        let reports = admin.reports().await;
+        api::of_initiator(&request, &connected(&reports))
+    })
+    .await;
+}
+
+/// Tunnels that are up, by upstream cluster.
+fn connected(reports: &[Report]) -> BTreeMap<String, u32> {
+    let mut clusters = BTreeMap::new();
+    for host in reports.iter().flat_map(|r| &r.hosts) {
+        *clusters.entry(host.cluster.clone()).or_insert(0) += host.connected;
+    }
+    clusters
+}
+
+async fn accept<L: Listener, A: 'static>(
+    listener: L,
+    admin: Rc<A>,
+    answer: impl AsyncFn(Rc<A>, Request<Incoming>) -> Answer + Copy + 'static,
+) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let admin = Rc::clone(&admin);
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| {
+                let admin = Rc::clone(&admin);
+                async move { Ok::<_, Infallible>(answer(admin, request).await) }
+            });
+            // A client that breaks off ends its own connection only.
+            let _ = crate::http::server(None).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// The parameters of a query; one without a value is the empty text.
+pub(crate) fn query(uri: &Uri) -> BTreeMap<&str, &str> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    let utf8 = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, utf8);
+    response
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => {
+            let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+const HELP: &str = "\
+GET /stats          every number, one line each, sorted
+                      ?filter=REGEX   lines whose name matches
+                      ?usedonly       lines that are not 0
+                      ?hidden=include also what is hidden by default
+GET /ready          200 LIVE while this process can do its job, else 503 and why
+GET /server_info    version, role, node, uptime, workers (JSON)
+GET /config_dump    the configuration in force, every default spelled out (YAML)
+GET /tunnels        every tunnel, and why the last ones closed (JSON)
+GET /help           this
+";
+
+async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    if !matches!(path, "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels") {
+        return plain(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{HELP}"));
+    }
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("{path} answers GET\n"));
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    match path {
+        "/stats" => stats(admin, request.uri()).await,
+        "/ready" => ready(admin).await,
+        "/server_info" => server_info(admin),
+        "/config_dump" => plain(StatusCode::OK, admin.config.clone()),
+        "/tunnels" => tunnels(admin).await,
+        _ => plain(StatusCode::OK, HELP),
+    }
+}
+
+async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
+    let query = match text::Query::parse(&query(uri)) {
+        Ok(query) => query,
+        Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let mut sheet = Sheet::default();
+    for report in admin.reports().await {
+        sheet.merge(&report.stats);
+    }
+    plain(StatusCode::OK, query.render(&sheet, &admin.stats_config().prefix))
+}
+
+async fn ready<N: Network>(admin: &Admin<N>) -> Answer {
+    let reports = admin.reports().await;
+    let unfit = if reports.len() < usize::from(admin.workers()) {
+        Some("draining")
+    } else {
+        match admin.role {
+            Role::Responder(_) => None,
+            Role::Initiator(_) if connected(&reports).values().any(|n| *n > 0) => None,
+            Role::Initiator(_) => Some("no tunnel is up"),
+        }
+    };
+    match unfit {
+        None => plain(StatusCode::OK, "LIVE\n"),
+        Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+#[derive(Serialize)]
+struct ServerInfo<'a> {
+    version: &'a str,
+    role: &'a str,
+    state: &'a str,
+    node: NodeInfo<'a>,
+    uptime_seconds: f64,
+    workers: u16,
+}
+
+#[derive(Serialize)]
+struct NodeInfo<'a> {
+    id: &'a str,
+    cluster: &'a str,
+}
+
+fn server_info<N: Network>(admin: &Admin<N>) -> Answer {
+    let node = match &admin.role {
+        Role::Responder(control) => &control.config.node,
+        Role::Initiator(control) => &control.config.node,
+    };
+    json(&ServerInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        role: admin.role_label(),
+        state: "LIVE",
+        node: NodeInfo { id: node.id.as_str(), cluster: node.cluster.as_str() },
+        uptime_seconds: round(admin.clock.now().since_origin()),
+        workers: admin.workers(),
+    })
+}
+
+#[derive(Serialize)]
+struct Tunnels {
+    role: &'static str,
+    tunnels: Vec<TunnelLine>,
+    hosts: Vec<HostLine>,
+    closed: Vec<ClosedLine>,
+}
+
+async fn tunnels<N: Network>(admin: &Admin<N>) -> Answer {
+    let mut all = Tunnels { role: admin.role_label(), tunnels: vec![], hosts: vec![], closed: vec![] };
+    let mut streams: BTreeMap<String, u32> = BTreeMap::new();
+    for report in admin.reports().await {
+        all.tunnels.extend(report.tunnels);
+        all.hosts.extend(report.hosts);
+        all.closed.extend(report.closed);
+        for (tunnel, count) in report.streams {
+            *streams.entry(tunnel).or_default() += count;
+        }
+    }
+    for tunnel in &mut all.tunnels {
+        tunnel.streams += streams.get(&tunnel.id).copied().unwrap_or(0);
+    }
+    all.closed.sort_by_key(|closed| std::cmp::Reverse(closed.at_unix_ms));
+    all.closed.truncate(CLOSED_SHOWN);
+    json(&all)
+}

@@ -1,0 +1,124 @@
+//! `/stats` as text, with Envoy's parameters.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use eddy_core::stats::Sheet;
+use regex_lite::Regex;
+
+/// What of the numbers is asked for.
+pub(super) struct Query {
+    filter: Option<Regex>,
+    used_only: bool,
+    hidden: bool,
+}
+
+/// A parameter that cannot be understood.
+#[derive(Debug)]
+pub(super) enum QueryError {
+    /// `filter` is no regular expression.
+    Filter(String),
+    /// `hidden` is neither `include` nor `exclude`.
+    Hidden(String),
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(why) => write!(f, "filter: not a regular expression: {why}"),
+            Self::Hidden(value) => write!(f, "hidden: {value:?} is unknown; allowed: include, exclude"),
+        }
+    }
+}
+
+impl Query {
+    pub(super) fn parse(parameters: &BTreeMap<&str, &str>) -> Result<Self, QueryError> {
+        let filter = match parameters.get("filter") {
+            None => None,
+            Some(text) => {
+                let text = percent_decoded(text);
+                Some(Regex::new(&text).map_err(|error| QueryError::Filter(error.to_string()))?)
+            }
+        };
+        let hidden = match parameters.get("hidden") {
+            None | Some(&"exclude") => false,
+            Some(&"include") => true,
+            Some(other) => return Err(QueryError::Hidden((*other).to_owned())),
+        };
+        Ok(Self { filter, used_only: parameters.contains_key("usedonly"), hidden })
+    }
+
+    pub(super) fn render(&self, sheet: &Sheet, prefix: &str) -> String {
+        let mut text = String::new();
+        for (name, value) in sheet.lines(prefix, self.hidden) {
+            let wanted = self.filter.as_ref().is_none_or(|filter| filter.is_match(&name));
+            if wanted && !(self.used_only && value == 0) {
+                text += &format!("{name}: {value}\n");
+            }
+        }
+        text
+    }
+}
+
+/// RFC 3986, section 2.1; what is no escape stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes.get(at..at + 3).filter(|e| e[0] == b'%').and_then(|e| {
+            let digits = std::str::from_utf8(&e[1..]).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        decoded.push(escaped.unwrap_or(bytes[at]));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eddy_core::identity::NodeId;
+    use eddy_core::stats::Name;
+
+    fn render(query: &str) -> Result<String, String> {
+        let mut sheet = Sheet::default();
+        sheet.add(Name::NodeTunnels(None, NodeId::parse("a").unwrap()), 1);
+        sheet.add(Name::Opened, 0);
+        sheet.add(Name::TotalNodes(eddy_core::identity::WorkerId(0)), 1);
+        let uri = format!("/stats?{query}").parse().unwrap();
+        let query = Query::parse(&super::super::query(&uri)).map_err(|e| e.to_string())?;
+        Ok(query.render(&sheet, "p"))
+    }
+
+    #[test]
+    fn lines_are_sorted_and_hidden_ones_stay_hidden() {
+        assert_eq!(render("").unwrap(), "p.nodes.a: 1\nreverse_tunnel.opened: 0\n");
+        assert_eq!(
+            render("hidden=include").unwrap(),
+            "p.nodes.a: 1\np.worker_0.total_nodes: 1\nreverse_tunnel.opened: 0\n"
+        );
+    }
+
+    #[test]
+    fn lines_can_be_chosen() {
+        assert_eq!(render("usedonly").unwrap(), "p.nodes.a: 1\n");
+        assert_eq!(render("filter=%5Ereverse.*opened$").unwrap(), "reverse_tunnel.opened: 0\n");
+        assert_eq!(render("filter=zzz").unwrap(), "");
+    }
+
+    #[test]
+    fn a_bad_parameter_says_what_is_allowed() {
+        assert!(render("filter=(").unwrap_err().starts_with("filter: not a regular expression"));
+        assert_eq!(
+            render("hidden=yes").unwrap_err(),
+            "hidden: \"yes\" is unknown; allowed: include, exclude"
+        );
+    }
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        assert_eq!(percent_decoded("100%25%zz%"), "100%%zz%");
+    }
+}

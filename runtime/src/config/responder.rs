@@ -1,0 +1,203 @@
+//! The configuration of a responder: where tunnels come in, and how requests find theirs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use eddy_core::identity::ClusterName;
+use eddy_core::router::Names;
+
+use super::error::{Fault, Problem};
+use super::section::{Item, Section, Unique};
+use super::shared::{
+    AdminConfig, Http2Config, LONGEST, Listens, NodeConfig, StatsConfig, drain_timeout, millis, or_none,
+    positive, secs, workers,
+};
+use super::value;
+
+/// Where Envoy's initiators send their handshakes unless told otherwise.
+pub(super) const DEFAULT_PATH: &str = "/reverse_connections/request";
+
+const KEYS: &[&str] = &["node", "workers", "admin", "stats", "tunnels", "egress", "drain_timeout"];
+
+/// Everything a responder is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResponderConfig {
+    /// Who it is.
+    pub node: NodeConfig,
+    /// How many threads share the work.
+    pub workers: u16,
+    /// The admin endpoint, if there is one.
+    pub admin: Option<AdminConfig>,
+    /// How its stats are named.
+    pub stats: StatsConfig,
+    /// Where tunnels come in.
+    pub tunnels: ListenConfig,
+    /// Where requests come in.
+    pub egress: EgressConfig,
+    /// How long requests under way may take when it is told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// Where tunnels come in, what a handshake must say, and how a tunnel is kept alive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenConfig {
+    /// The address that initiators dial.
+    pub listen: SocketAddr,
+    /// How often an idle tunnel is pinged.
+    pub ping_interval: Duration,
+    /// How many pings in a row may stay unanswered before the tunnel is closed.
+    pub ping_misses: u32,
+    /// How long a handshake may take, from accept to the complete request.
+    pub handshake_timeout: Duration,
+    /// The path that a handshake must ask for.
+    pub path: String,
+    /// Whether handshakes are HTTP upgrades, answered 101.
+    pub http_upgrade: bool,
+    /// Whether tenants are kept apart: a node or cluster is then looked up within its tenant only.
+    pub tenant_isolation: bool,
+    /// The upstream cluster that a handshake must name, if any.
+    pub required_cluster: Option<ClusterName>,
+    /// How long a tunnel rests after the answer is acknowledged, before anything is sent through it (wire.md 2.6).
+    pub settle: Duration,
+    /// How many handshakes may be under way on one worker; further connections are closed.
+    pub max_pending_handshakes: u32,
+    /// The HTTP/2 connection inside each tunnel.
+    pub http2: Http2Config,
+}
+
+/// Where requests come in, and how each finds its tunnel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EgressConfig {
+    /// The address that applications send requests to.
+    pub listen: SocketAddr,
+    /// The headers that name a node or cluster; the first that is present counts.
+    pub host_id: Vec<HostIdHeader>,
+    /// The header that names the tenant: there exactly if tenants are kept apart.
+    pub tenant: Option<String>,
+    /// Which requests are let through.
+    pub routes: Vec<EgressRoute>,
+}
+
+/// A header that names a node or a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostIdHeader {
+    /// The header, in lower case.
+    pub name: String,
+    /// What its value names.
+    pub names: Names,
+}
+
+/// Requests whose path begins with a prefix. The longest prefix wins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EgressRoute {
+    /// The prefix.
+    pub prefix: String,
+    /// How long the head of the response may take; zero for as long as it takes.
+    pub timeout: Duration,
+}
+
+impl ResponderConfig {
+    pub(super) fn read(root: &Item<'_>) -> Result<Self, Fault> {
+        let root = root.section(KEYS)?;
+        let mut listens = Listens::new();
+        let node = NodeConfig::read(&root)?;
+        let workers = workers(&root)?;
+        let admin = listens.read_section(&root, "admin")?.map(|listen| AdminConfig { listen });
+        let stats = StatsConfig::read(&root, "reverse_tunnel_acceptor")?;
+        let tunnels = ListenConfig::read(&root.required("tunnels")?, &mut listens)?;
+        let egress = EgressConfig::read(&root.required("egress")?, &mut listens, tunnels.tenant_isolation)?;
+        Ok(Self { node, workers, admin, stats, tunnels, egress, drain_timeout: drain_timeout(&root)? })
+    }
+}
+
+impl ListenConfig {
+    fn read(item: &Item<'_>, listens: &mut Listens) -> Result<Self, Fault> {
+        let tunnels = item.section(&[
+            "listen",
+            "ping_interval",
+            "ping_misses",
+            "handshake_timeout",
+            "path",
+            "http_upgrade",
+            "tenant_isolation",
+            "required_cluster",
+            "settle",
+            "max_pending_handshakes",
+            "http2",
+        ])?;
+        let required_cluster = tunnels.optional("required_cluster");
+        Ok(Self {
+            listen: listens.read(&tunnels.required("listen")?)?,
+            ping_interval: tunnels.duration("ping_interval", secs(2), secs(1)..=secs(300))?,
+            ping_misses: tunnels.number("ping_misses", 3, 1..=u32::MAX)?,
+            handshake_timeout: tunnels.duration("handshake_timeout", secs(10), positive(secs(300)))?,
+            path: tunnels.text("path", DEFAULT_PATH.to_owned(), value::path)?,
+            http_upgrade: tunnels.flag("http_upgrade", false)?,
+            tenant_isolation: tunnels.flag("tenant_isolation", false)?,
+            required_cluster: required_cluster.map(|item| item.text(value::cluster_name)).transpose()?,
+            settle: tunnels.duration("settle", millis(30), or_none(secs(10)))?,
+            max_pending_handshakes: tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?,
+            http2: Http2Config::read(&tunnels)?,
+        })
+    }
+}
+
+impl EgressConfig {
+    fn read(item: &Item<'_>, listens: &mut Listens, tenant_isolation: bool) -> Result<Self, Fault> {
+        let egress = item.section(&["listen", "host_id", "tenant", "routes"])?;
+        let listen = listens.read(&egress.required("listen")?)?;
+        let mut host_id = Vec::new();
+        let mut names = Unique::new();
+        for item in egress.required("host_id")?.filled_list()? {
+            let header = HostIdHeader::read(&item)?;
+            names.admit(header.name.clone(), &item, format!("{:?}", header.name))?;
+            host_id.push(header);
+        }
+        let mut routes = Vec::new();
+        let mut prefixes = Unique::new();
+        for item in egress.required("routes")?.filled_list()? {
+            routes.push(EgressRoute::read(&item, &mut prefixes)?);
+        }
+        Ok(Self { listen, host_id, tenant: tenant(&egress, tenant_isolation)?, routes })
+    }
+}
+
+fn tenant(egress: &Section<'_>, isolation: bool) -> Result<Option<String>, Fault> {
+    match (egress.optional("tenant"), isolation) {
+        (Some(item), true) => item.text(value::header).map(Some),
+        (Some(item), false) => Err(item.fault(Problem::TenantHeaderUnused)),
+        (None, true) => Err(egress.fault("tenant", Problem::TenantHeaderMissing)),
+        (None, false) => Ok(None),
+    }
+}
+
+impl HostIdHeader {
+    fn read(item: &Item<'_>) -> Result<Self, Fault> {
+        const FORMS: &str = "a header name, {node: NAME} or {cluster: NAME}";
+        if !item.is_mapping() {
+            return Ok(Self { name: item.text(value::header)?, names: Names::Either });
+        }
+        let section = item.section(&["node", "cluster"])?;
+        let (name, names) = match (section.find("node"), section.find("cluster")) {
+            (Some(name), None) => (name, Names::Node),
+            (None, Some(name)) => (name, Names::Cluster),
+            (Some(_), Some(_)) => return Err(wrong(item, FORMS, "a mapping with both keys")),
+            (None, None) => return Err(wrong(item, FORMS, "an empty mapping")),
+        };
+        Ok(Self { name: name.text(value::header)?, names })
+    }
+}
+
+fn wrong(item: &Item<'_>, wanted: &'static str, found: &str) -> Fault {
+    item.fault(Problem::WrongType { wanted, found: found.to_owned(), quote: false })
+}
+
+impl EgressRoute {
+    fn read(item: &Item<'_>, prefixes: &mut Unique<String>) -> Result<Self, Fault> {
+        let route = item.section(&["prefix", "timeout"])?;
+        let prefix = route.required("prefix")?;
+        let text = prefix.text(value::path)?;
+        prefixes.admit(text.clone(), &prefix, format!("{text:?}"))?;
+        Ok(Self { prefix: text, timeout: route.duration("timeout", secs(30), or_none(LONGEST))? })
+    }
+}

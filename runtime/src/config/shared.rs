@@ -1,0 +1,154 @@
+//! The sections that both roles have.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use eddy_core::identity::{ClusterId, NodeId};
+
+use super::error::Fault;
+use super::section::{Item, Section, Unique};
+use super::value;
+
+/// The longest wait that can be configured for anything.
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The most workers that can be asked for; each is a thread.
+const WORKERS_MAX: u16 = 1024;
+
+/// Who this process is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// The process.
+    pub id: NodeId,
+    /// The group that it belongs to.
+    pub cluster: ClusterId,
+}
+
+/// Where stats, readiness and the configuration are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// The address.
+    pub listen: SocketAddr,
+}
+
+/// Where an initiator answers questions about its tunnels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiConfig {
+    /// The address.
+    pub listen: SocketAddr,
+}
+
+/// How stats are named, and how many there are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatsConfig {
+    /// What the names begin with.
+    pub prefix: String,
+    /// Whether there is a gauge for each node, cluster, host and worker.
+    pub detailed: bool,
+}
+
+/// The HTTP/2 connection inside a tunnel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Config {
+    /// How long it may be silent before a PING is sent.
+    pub ping_interval: Duration,
+    /// How long the PING's answer may take before the tunnel is closed.
+    pub ping_timeout: Duration,
+    /// How many requests may be under way in one tunnel.
+    pub max_streams: u32,
+}
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(super) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Durations that must not be zero.
+pub(super) const fn positive(most: Duration) -> RangeInclusive<Duration> {
+    millis(1)..=most
+}
+
+/// Durations of which zero means none.
+pub(super) const fn or_none(most: Duration) -> RangeInclusive<Duration> {
+    Duration::ZERO..=most
+}
+
+impl NodeConfig {
+    pub(super) fn read(root: &Section<'_>) -> Result<Self, Fault> {
+        let node = root.required("node")?.section(&["id", "cluster"])?;
+        Ok(Self {
+            id: node.required("id")?.text(value::node_id)?,
+            cluster: node.required("cluster")?.text(value::cluster_id)?,
+        })
+    }
+}
+
+impl StatsConfig {
+    pub(super) fn read(root: &Section<'_>, prefix: &str) -> Result<Self, Fault> {
+        let stats = root.section("stats", &["prefix", "detailed"])?;
+        Ok(Self {
+            prefix: stats.text("prefix", prefix.to_owned(), value::stats_prefix)?,
+            detailed: stats.flag("detailed", false)?,
+        })
+    }
+}
+
+impl Http2Config {
+    pub(super) fn read(parent: &Section<'_>) -> Result<Self, Fault> {
+        let http2 = parent.section("http2", &["ping_interval", "ping_timeout", "max_streams"])?;
+        Ok(Self {
+            ping_interval: http2.duration("ping_interval", secs(2), positive(secs(300)))?,
+            ping_timeout: http2.duration("ping_timeout", secs(2), positive(secs(300)))?,
+            max_streams: http2.number("max_streams", 1024, 1..=u32::MAX)?,
+        })
+    }
+}
+
+/// How many workers: by default, as many as there are CPUs.
+pub(super) fn workers(root: &Section<'_>) -> Result<u16, Fault> {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let default = u32::try_from(cpus).unwrap_or(u32::MAX).min(WORKERS_MAX.into());
+    let workers = root.number("workers", default, 1..=WORKERS_MAX.into())?;
+    Ok(u16::try_from(workers).unwrap_or(WORKERS_MAX))
+}
+
+/// How long a process waits for what is under way when it is told to stop.
+pub(super) fn drain_timeout(root: &Section<'_>) -> Result<Duration, Fault> {
+    root.duration("drain_timeout", secs(10), or_none(LONGEST))
+}
+
+/// The addresses that a process listens on: each once, as the system would let two listeners share one and
+/// spread the connections over both.
+pub(super) struct Listens(Unique<SocketAddr>);
+
+impl Listens {
+    pub(super) fn new() -> Self {
+        Self(Unique::new())
+    }
+
+    pub(super) fn read(&mut self, item: &Item<'_>) -> Result<SocketAddr, Fault> {
+        let addr = item.text(value::listen)?;
+        if addr.port() != 0 {
+            self.0.admit(addr, item, addr)?;
+        }
+        Ok(addr)
+    }
+
+    /// The address of a section with nothing else in it, which may be left out.
+    pub(super) fn read_section(
+        &mut self,
+        root: &Section<'_>,
+        key: &'static str,
+    ) -> Result<Option<SocketAddr>, Fault> {
+        let Some(item) = root.optional(key) else {
+            return Ok(None);
+        };
+        let listen = item.section(&["listen"])?.required("listen")?;
+        self.read(&listen).map(Some)
+    }
+}

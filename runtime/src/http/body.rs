@@ -1,0 +1,86 @@
+//! Bodies of answers: our own short texts, or what streams in, with something that ends with the stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+/// Follows a streamed body. Dropping it ends what the body keeps busy.
+pub(crate) trait Follow {
+    /// The body came to its end.
+    fn finished(&mut self);
+    /// The body broke off.
+    fn broken(&mut self);
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum Answer<F> {
+    /// A text of our own.
+    Text(Option<Bytes>),
+    /// What the other side sends, never held whole.
+    Stream {
+        /// Where it comes from.
+        from: Incoming,
+        /// What lasts as long as it does.
+        follow: F,
+    },
+}
+
+impl<F> Answer<F> {
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(Some(text.into()))
+    }
+}
+
+impl<F: Follow> Answer<F> {
+    pub(crate) fn stream(from: Incoming, mut follow: F) -> Self {
+        // An answer without a body is over before anyone polls it.
+        if from.is_end_stream() {
+            follow.finished();
+        }
+        Self::Stream { from, follow }
+    }
+}
+
+impl<F: Follow + Unpin> Body for Answer<F> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Text(text) => {
+                Poll::Ready(text.take().filter(|t| !t.is_empty()).map(|t| Ok(Frame::data(t))))
+            }
+            Self::Stream { from, follow } => {
+                let frame = std::task::ready!(Pin::new(&mut *from).poll_frame(cx));
+                match &frame {
+                    None => follow.finished(),
+                    Some(Err(_)) => follow.broken(),
+                    // Whoever counts the bytes of a body may never ask for its end.
+                    Some(Ok(_)) if from.is_end_stream() => follow.finished(),
+                    Some(Ok(_)) => {}
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Self::Stream { from, .. } => from.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+            Self::Stream { from, .. } => from.size_hint(),
+        }
+    }
+}

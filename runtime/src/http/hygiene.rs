@@ -1,0 +1,100 @@
+//! Headers that end at each hop (RFC 9110, section 7.6.1), and the few that Eddy writes.
+
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+/// How long the other side took, in milliseconds; the name is Envoy's.
+pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// Why Eddy answered a request itself.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("x-eddy-reason");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that `Connection` cannot take away: a client that lists them there would make the next hop
+/// forget where the request comes from or goes to (field-notes.md section 4).
+const PROTECTED: [&str; 6] = ["host", "content-length", "x-forwarded-", "forwarded", "x-envoy-", "x-eddy-"];
+
+/// Removes what concerns one hop only. `keep` are further names that `Connection` cannot take away.
+pub(crate) fn strip(headers: &mut HeaderMap, keep: &[HeaderName]) {
+    if headers.contains_key(header::CONNECTION) {
+        strip_listed(headers, keep);
+        headers.remove(header::CONNECTION);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+        headers.remove(header::TE);
+    }
+}
+
+fn strip_listed(headers: &mut HeaderMap, keep: &[HeaderName]) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter(|name| *name != header::TE && !keep.contains(name))
+        .filter(|name| !PROTECTED.iter().any(|p| name.as_str().starts_with(p)))
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+}
+
+/// Says in an answer how long it took.
+pub(crate) fn put_service_time(headers: &mut HeaderMap, took: Duration) {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(SERVICE_TIME, HeaderValue::from(millis));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(pairs: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers, &[HeaderName::from_static("x-node-id")]);
+        headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_concerns_one_hop_ends_there() {
+        let left = stripped(&[
+            ("connection", "close, x-mine"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip"),
+            ("x-mine", "1"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(left, ["accept: */*"]);
+    }
+
+    #[test]
+    fn trailers_may_pass() {
+        let left = stripped(&[("connection", "te"), ("te", "trailers"), ("trailer", "x-sum")]);
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn connection_cannot_take_away_what_others_rely_on() {
+        let left = stripped(&[
+            ("connection", "X-Forwarded-For, Host, x-node-id, x-envoy-internal"),
+            ("host", "h"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-node-id", "n"),
+            ("x-envoy-internal", "true"),
+        ]);
+        assert_eq!(left.len(), 4);
+    }
+}

@@ -1,0 +1,85 @@
+//! HTTP as both roles speak it: limits, the executor, bodies, headers that end at each hop, counters.
+
+pub(crate) mod body;
+pub(crate) mod counters;
+pub(crate) mod hygiene;
+
+use std::future::Future;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper_util::rt::TokioTimer;
+
+use crate::config::Http2Config;
+
+/// What one stream may have in flight: 2 MiB fill 40 MB/s at 50 ms.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// What a tunnel may have in flight. Above `max_streams` stalled streams' worth of windows, so that readers
+/// that stall never take the window of those that read (field-notes.md 3c). It is credit, not memory.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// RFC 9113, section 4.2, allows up to 16 MiB; four times the default saves headers on bulk.
+const FRAME_BYTES_MAX: u32 = 64 << 10;
+/// How many resets of one peer are remembered before its connection is ended. A tunnel carries the resets of
+/// all clients, so the limit of a single client's connection (20) would let one of them end the tunnel.
+const RESETS_MAX: usize = 1024;
+/// The longest header list that is taken from a tunnel, in bytes: Envoy's own limit is 60 KiB.
+const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// How long a client of the egress may take for the head of its request.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs what hyper spawns on the worker that called it, in a stable order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExec;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// The responder's end of a tunnel: the HTTP/2 client.
+pub(crate) fn tunnel_client(
+    config: &Http2Config,
+) -> hyper::client::conn::http2::Builder<LocalExec> {
+    let mut builder = hyper::client::conn::http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_concurrent_reset_streams(RESETS_MAX)
+        .initial_max_send_streams(usize::try_from(config.max_streams).unwrap_or(usize::MAX))
+        .keep_alive_interval(config.ping_interval)
+        .keep_alive_timeout(config.ping_timeout)
+        .keep_alive_while_idle(true);
+    builder
+}
+
+/// A server of both HTTP versions: the initiator's end of a tunnel (`tunnel`), or the egress.
+pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::auto::Builder<LocalExec> {
+    let mut builder = hyper_util::server::conn::auto::Builder::new(LocalExec);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .half_close(false);
+    let mut http2 = builder.http2();
+    http2
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_concurrent_streams(tunnel.map_or(1024, |t| t.max_streams));
+    if let Some(tunnel) = tunnel {
+        http2
+            .max_pending_accept_reset_streams(RESETS_MAX)
+            .max_local_error_reset_streams(None)
+            .keep_alive_interval(tunnel.ping_interval)
+            .keep_alive_timeout(tunnel.ping_timeout);
+    }
+    builder
+}

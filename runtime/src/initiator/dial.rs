@@ -1,0 +1,109 @@
+//! One dial: connect, offer, read the answer; then the tunnel lives in the same task.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use eddy_core::dialer::DialFailure;
+use eddy_core::handshake::request::Offer;
+use eddy_core::handshake::response::{self, Rejection};
+use eddy_core::handshake::{Mode, Parsed};
+use eddy_core::identity::ClusterName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Berth, Worker, tunnel};
+use crate::latch::Latch;
+use crate::net::Network;
+
+/// Dials for a berth. Dropping the task is how a dial is aborted.
+pub(super) async fn run<N: Network>(
+    worker: Rc<Worker<N>>,
+    berth: Berth,
+    cluster: ClusterName,
+    host: SocketAddr,
+    drain: Latch,
+) {
+    match shake_hands(&worker, berth, &cluster, host).await {
+        Ok((stream, leftover)) => {
+            *worker.succeeded.borrow_mut().entry(cluster).or_default() += 1;
+            worker.tell(berth, |dialer, now, slot| dialer.on_established(now, slot));
+            let why = tunnel::run(&worker, berth, host, stream, leftover, drain).await;
+            worker.tasks.borrow_mut().remove(&berth);
+            worker.tell(berth, |dialer, now, slot| dialer.on_closed(now, slot, why));
+        }
+        Err(failure) => {
+            tracing::info!(%host, %cluster, reason = failure.reason(), "dial failed");
+            let reason = failure.reason().to_owned();
+            *worker.failed.borrow_mut().entry((cluster.clone(), reason)).or_default() += 1;
+            // Worker 0 may have ended first.
+            let _ = worker.stale.send(cluster);
+            worker.tasks.borrow_mut().remove(&berth);
+            worker.tell(berth, |dialer, now, slot| dialer.on_failed(now, slot, &failure));
+        }
+    }
+}
+
+/// The socket after the answer, with the bytes that came behind it.
+async fn shake_hands<N: Network>(
+    worker: &Worker<N>,
+    berth: Berth,
+    cluster: &ClusterName,
+    host: SocketAddr,
+) -> Result<(N::Stream, Vec<u8>), DialFailure> {
+    let dial = &worker.config.dial;
+    let mode = if dial.http_upgrade { Mode::Upgrade } else { Mode::Plain };
+    let offer = {
+        let lanes = worker.lanes.borrow();
+        let lane = lanes.get(berth.0).ok_or(DialFailure::Unreachable)?;
+        let offer = Offer {
+            path: &dial.path,
+            mode,
+            host,
+            identity: &lane.address.identity,
+            upstream_cluster: cluster,
+            initiation_time_ms: u64::try_from(worker.net.wall().as_millis()).unwrap_or(u64::MAX),
+            worker: worker.id,
+            connection: worker.serial.get(),
+        };
+        offer.encode()
+    };
+    let mut stream = worker.net.connect(host).await.map_err(|error| failure(&error))?;
+    stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;
+    let mut bytes = Vec::with_capacity(256);
+    loop {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(DialFailure::Refused),
+            Ok(_) => {}
+        }
+        match response::parse(mode, &bytes) {
+            Ok(None) => {}
+            Ok(Some(Parsed { consumed, .. })) => {
+                let leftover = bytes.split_off(consumed);
+                return Ok((stream, leftover));
+            }
+            Err(rejection) => return Err(rejected(host, rejection)),
+        }
+    }
+}
+
+fn failure(error: &io::Error) -> DialFailure {
+    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) {
+        DialFailure::Refused
+    } else {
+        DialFailure::Unreachable
+    }
+}
+
+fn rejected(host: SocketAddr, rejection: Rejection) -> DialFailure {
+    let reason = rejection.reason().into_owned();
+    match rejection {
+        Rejection::Status { code, retry_after, detail } => {
+            tracing::warn!(%host, code, detail, "the responder rejects this initiator");
+            DialFailure::Rejected { reason, retry_after }
+        }
+        Rejection::Malformed | Rejection::Body | Rejection::HeadTooLarge => {
+            tracing::warn!(%host, reason, "the responder's answer is none");
+            DialFailure::Protocol
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The initiator: dials responders, keeps the tunnels, and serves the requests that come back.
+//!
+//! Each worker dials its share of the tunnels and owns what it dialed; workers share nothing. Worker 0 also
+//! resolves names, and tells everyone the hosts.
+
+mod dial;
+mod names;
+mod serve;
+mod services;
+mod tunnel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use eddy_core::address::TunnelAddress;
+use eddy_core::backoff::BackoffPolicy;
+use eddy_core::close::CloseReason;
+use eddy_core::dialer::{Action, Dialer, DialerPolicy, Slot, Target, share};
+use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
+use eddy_core::registry::CLOSED_MAX;
+use eddy_core::rng::Rng;
+use eddy_core::router::Prefixes;
+use eddy_core::stats::{DialState, Hop, Name, Ping, Sheet};
+use eddy_core::time::{Deadline, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::clock::Clock;
+use crate::config::InitiatorConfig;
+use crate::http::counters::Counters;
+use crate::latch::Latch;
+use crate::net::Network;
+use crate::report::{Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
+
+/// What a worker is told.
+pub(crate) enum Message {
+    /// The hosts of an upstream cluster are these.
+    Hosts(ClusterName, Vec<SocketAddr>),
+    /// The admin asks.
+    Report(oneshot::Sender<Report>),
+    /// Finish.
+    Drain,
+}
+
+/// All that one worker starts with.
+pub struct Seed {
+    /// Which one it is.
+    pub worker: WorkerId,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    workers: Vec<mpsc::UnboundedSender<Message>>,
+    /// Worker 0 resolves; everyone asks it to look again after a failed dial.
+    stale: mpsc::UnboundedSender<ClusterName>,
+    resolver: Option<mpsc::UnboundedReceiver<ClusterName>>,
+    config: Arc<InitiatorConfig>,
+    clock: Clock,
+    rng: Rng,
+}
+
+/// The hand that the rest of the process has on its workers.
+pub struct Control {
+    /// What they run with.
+    pub config: Arc<InitiatorConfig>,
+    workers: Vec<mpsc::UnboundedSender<Message>>,
+}
+
+impl Control {
+    /// Tells every worker to finish.
+    pub fn drain(&self) {
+        for worker in &self.workers {
+            // A worker that is gone has finished.
+            let _ = worker.send(Message::Drain);
+        }
+    }
+
+    /// Asks every worker.
+    pub async fn reports(&self) -> Vec<Report> {
+        let mut asked = Vec::new();
+        for worker in &self.workers {
+            let (answer, report) = oneshot::channel();
+            let _ = worker.send(Message::Report(answer));
+            asked.push(report);
+        }
+        let mut reports = Vec::new();
+        for report in asked {
+            reports.extend(report.await.ok());
+        }
+        reports
+    }
+}
+
+/// Makes what each worker starts with.
+pub fn prepare(config: Arc<InitiatorConfig>, clock: Clock, seed: u64) -> (Control, Vec<Seed>) {
+    let (workers, mailboxes): (Vec<_>, Vec<_>) =
+        (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
+    let (stale, resolver) = mpsc::unbounded_channel();
+    let mut resolver = Some(resolver);
+    let mut rng = Rng::from_seed(seed);
+    let seeds = (0..).map(WorkerId).zip(mailboxes).map(|(worker, mailbox)| Seed {
+        worker,
+        mailbox,
+        workers: workers.clone(),
+        stale: stale.clone(),
+        resolver: resolver.take(),
+        config: Arc::clone(&config),
+        clock,
+        rng: rng.fork(),
+    });
+    let seeds = seeds.collect();
+    (Control { config, workers }, seeds)
+}
+
+/// One `rc://` address: who we are to whom, and the machine that keeps its tunnels.
+struct Lane {
+    address: TunnelAddress,
+    per_worker: bool,
+    dialer: Dialer,
+}
+
+/// A slot of a lane.
+type Berth = (usize, Slot);
+
+/// The task of a berth.
+struct Task {
+    abort: AbortHandle,
+    drain: Latch,
+}
+
+/// A tunnel that is up.
+struct Up {
+    identity: Arc<Identity>,
+    host: SocketAddr,
+    state: &'static str,
+    since: Instant,
+    streams: Rc<Cell<u32>>,
+}
+
+/// A tunnel that is gone.
+struct Gone {
+    tunnel: TunnelId,
+    identity: Arc<Identity>,
+    at: Instant,
+    lived: std::time::Duration,
+    why: CloseReason,
+}
+
+/// One worker while it runs.
+struct Worker<N: Network> {
+    id: WorkerId,
+    net: N,
+    clock: Clock,
+    config: Arc<InitiatorConfig>,
+    lanes: RefCell<Vec<Lane>>,
+    /// A task has told a dialer something.
+    changed: Notify,
+    tasks: RefCell<BTreeMap<Berth, Task>>,
+    tunnels: RefCell<BTreeMap<TunnelId, Up>>,
+    gone: RefCell<VecDeque<Gone>>,
+    closed_by_reason: RefCell<BTreeMap<CloseReason, u64>>,
+    opened: Cell<u64>,
+    echoed: Cell<u64>,
+    succeeded: RefCell<BTreeMap<ClusterName, u64>>,
+    failed: RefCell<BTreeMap<(ClusterName, String), u64>>,
+    serial: Cell<u64>,
+    stale: mpsc::UnboundedSender<ClusterName>,
+    routes: Prefixes<serve::Route<N>>,
+    http: Counters,
+    draining: Cell<bool>,
+}
+
+/// Runs one worker until it has drained.
+///
+/// # Errors
+///
+/// None yet: an initiator opens no listener here.
+pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
+    let Seed { worker: id, mut mailbox, workers, stale, resolver, config, clock, rng } = seed;
+    if let Some(stale) = resolver {
+        tokio::task::spawn_local(names::run(net.clone(), Arc::clone(&config), workers, stale));
+    }
+    let worker = Rc::new(Worker::new(net, id, config, clock, rng, stale));
+    loop {
+        while let Some((lane, action)) = worker.next_action() {
+            worker.perform(lane, action);
+        }
+        if worker.is_drained() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            message = mailbox.recv() => match message {
+                Some(message) => worker.apply(message),
+                None => return Ok(()),
+            },
+            () = worker.changed.notified() => {}
+            () = worker.clock.until(worker.poll_timeout()) => worker.handle_timeout(),
+        }
+    }
+}
+
+impl<N: Network> Worker<N> {
+    fn new(
+        net: N,
+        id: WorkerId,
+        config: Arc<InitiatorConfig>,
+        clock: Clock,
+        mut rng: Rng,
+        stale: mpsc::UnboundedSender<ClusterName>,
+    ) -> Self {
+        let dial = &config.dial;
+        let policy = DialerPolicy {
+            backoff: BackoffPolicy {
+                first: dial.first_retry,
+                refused_max: dial.refused_max,
+                silent_max: dial.silent_max,
+            },
+            max_dials: dial.max_in_flight,
+            dial_timeout: dial.timeout,
+            stable_after: dial.stable_after,
+            drain_timeout: config.drain_timeout,
+        };
+        let lanes = config.tunnels.iter().map(|tunnel| Lane {
+            address: tunnel.address.clone(),
+            per_worker: tunnel.per_worker,
+            dialer: Dialer::new(policy, rng.fork()),
+        });
+        let lanes = RefCell::new(lanes.collect());
+        Self {
+            id,
+            routes: serve::routes(&net, &config, clock),
+            net,
+            clock,
+            lanes,
+            config,
+            changed: Notify::new(),
+            tasks: RefCell::default(),
+            tunnels: RefCell::default(),
+            gone: RefCell::default(),
+            closed_by_reason: RefCell::default(),
+            opened: Cell::default(),
+            echoed: Cell::default(),
+            succeeded: RefCell::default(),
+            failed: RefCell::default(),
+            serial: Cell::default(),
+            stale,
+            http: Counters::new(Hop::Service),
+            draining: Cell::default(),
+        }
+    }
+
+    fn apply(&self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Hosts(cluster, hosts) => {
+                for lane in self.lanes.borrow_mut().iter_mut().filter(|l| l.address.cluster == cluster) {
+                    let workers = self.config.workers;
+                    let mine = |host| share(lane.address.count, workers, self.id, host, lane.per_worker);
+                    let targets: Vec<_> =
+                        hosts.iter().map(|&host| Target { host, count: mine(host) }).collect();
+                    lane.dialer.on_targets(now, &cluster, &targets);
+                }
+            }
+            Message::Report(answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.report());
+            }
+            Message::Drain => {
+                self.draining.set(true);
+                self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.dialer.drain(now));
+            }
+        }
+    }
+
+    fn next_action(&self) -> Option<(usize, Action)> {
+        let mut lanes = self.lanes.borrow_mut();
+        lanes.iter_mut().enumerate().find_map(|(i, lane)| lane.dialer.poll_action().map(|a| (i, a)))
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        let lanes = self.lanes.borrow();
+        lanes.iter().map(|lane| lane.dialer.poll_timeout()).fold(None, Deadline::earlier)
+    }
+
+    fn handle_timeout(&self) {
+        let now = self.clock.now();
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.dialer.handle_timeout(now));
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining.get() && self.lanes.borrow().iter().all(|lane| lane.dialer.is_drained())
+    }
+
+    fn perform(self: &Rc<Self>, lane: usize, action: Action) {
+        match action {
+            Action::Dial { slot, cluster, host } => {
+                let berth = (lane, slot);
+                let drain = Latch::default();
+                let task = dial::run(Rc::clone(self), berth, cluster, host, drain.clone());
+                let abort = tokio::task::spawn_local(task).abort_handle();
+                self.tasks.borrow_mut().insert(berth, Task { abort, drain });
+            }
+            Action::Abort { slot } | Action::Close { slot } => {
+                if let Some(task) = self.tasks.borrow_mut().remove(&(lane, slot)) {
+                    task.abort.abort();
+                }
+            }
+            Action::Drain { slot } => {
+                if let Some(task) = self.tasks.borrow().get(&(lane, slot)) {
+                    task.drain.set();
+                }
+            }
+        }
+    }
+
+    /// Lets a dialer know what a task saw, and the worker's loop look at what follows.
+    fn tell(&self, (lane, slot): Berth, tell: impl FnOnce(&mut Dialer, Instant, Slot)) {
+        if let Some(lane) = self.lanes.borrow_mut().get_mut(lane) {
+            tell(&mut lane.dialer, self.clock.now(), slot);
+        }
+        self.changed.notify_one();
+    }
+
+    fn next_tunnel(&self) -> TunnelId {
+        self.serial.set(self.serial.get() + 1);
+        TunnelId { named_by: self.id, serial: self.serial.get() }
+    }
+
+    fn remember(&self, gone: Gone) {
+        *self.closed_by_reason.borrow_mut().entry(gone.why).or_default() += 1;
+        let mut list = self.gone.borrow_mut();
+        if list.len() == CLOSED_MAX {
+            list.pop_front();
+        }
+        list.push_back(gone);
+    }
+
+    fn report(&self) -> Report {
+        let calendar = Calendar { now: self.clock.now(), wall: self.net.wall() };
+        let tunnels = self.tunnels.borrow();
+        let tunnels = tunnels.iter().map(|(id, up)| TunnelLine {
+            id: id.to_string(),
+            identity: (&*up.identity).into(),
+            host: up.host.to_string(),
+            worker: self.id.to_string(),
+            state: up.state,
+            since_unix_ms: calendar.unix_ms(up.since),
+            for_seconds: calendar.ago(up.since),
+            streams: up.streams.get(),
+        });
+        let gone = self.gone.borrow();
+        let closed = gone.iter().map(|gone| ClosedLine {
+            id: gone.tunnel.to_string(),
+            identity: (&*gone.identity).into(),
+            at_unix_ms: calendar.unix_ms(gone.at),
+            lived_seconds: round(gone.lived),
+            reason: gone.why.label(),
+        });
+        Report {
+            stats: self.stats(),
+            tunnels: tunnels.collect(),
+            closed: closed.collect(),
+            streams: Vec::new(),
+            hosts: self.hosts(calendar.now),
+        }
+    }
+
+    fn hosts(&self, now: Instant) -> Vec<HostLine> {
+        let lanes = self.lanes.borrow();
+        let views = lanes.iter().flat_map(|lane| lane.dialer.hosts());
+        let lines = views.map(|view| HostLine {
+            cluster: view.cluster.to_string(),
+            host: view.host.to_string(),
+            worker: self.id.to_string(),
+            connected: view.connected,
+            connecting: view.connecting,
+            backing_off: view.backing_off,
+            draining: view.draining,
+            failures: view.failures.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+            next_dial_in_seconds: view.next_attempt.map(|at| round(at - now)),
+        });
+        lines.collect()
+    }
+
+    fn stats(&self) -> Sheet {
+        let mut sheet = Sheet::default();
+        if self.config.stats.detailed {
+            for lane in &*self.lanes.borrow() {
+                fill_lane(&mut sheet, lane, self.id);
+            }
+        }
+        for (cluster, count) in &*self.succeeded.borrow() {
+            sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), *count);
+        }
+        for ((cluster, reason), count) in &*self.failed.borrow() {
+            sheet.add(Name::HandshakeFailed(self.id, cluster.clone(), reason.clone()), *count);
+        }
+        sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
+        sheet.add(Name::Opened, self.opened.get());
+        sheet.add(Name::Open, self.tunnels.borrow().len() as u64);
+        for (why, count) in &*self.closed_by_reason.borrow() {
+            sheet.add(Name::Closed(*why), *count);
+        }
+        self.http.fill(&mut sheet);
+        sheet
+    }
+}
+
+fn fill_lane(sheet: &mut Sheet, lane: &Lane, worker: WorkerId) {
+    for view in lane.dialer.hosts() {
+        let states = [
+            (DialState::Connecting, view.connecting),
+            (DialState::Connected, view.connected),
+            (DialState::Backoff, view.backing_off),
+            (DialState::Draining, view.draining),
+        ];
+        for (state, count) in states {
+            // The total appears with the host; a worker's line only where the worker has a share.
+            let here = view.connecting + view.connected + view.backing_off + view.draining > 0;
+            for on in [Some(worker).filter(|_| here).map(Some), Some(None)].into_iter().flatten() {
+                sheet.add(Name::HostTunnels(on, view.host, state), u64::from(count));
+                sheet.add(Name::UpstreamTunnels(on, view.cluster.clone(), state), u64::from(count));
+            }
+        }
+    }
+}

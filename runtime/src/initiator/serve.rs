@@ -1,0 +1,173 @@
+//! One request out of a tunnel: which service gets it, and what goes back.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use eddy_core::router::{Prefixes, Refusal};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+
+use super::Worker;
+use super::services::{Return, ServiceError, Services};
+use crate::clock::Clock;
+use crate::config::{InitiatorConfig, Protocol};
+use crate::http::body::{Answer, Follow};
+use crate::http::counters::{Counters, Running};
+use crate::http::hygiene;
+use crate::net::Network;
+
+/// Where a prefix leads.
+pub(super) struct Route<N: Network> {
+    services: Rc<Services<N>>,
+    timeout: Duration,
+}
+
+/// The routes of one worker, each with the connections of its cluster.
+pub(super) fn routes<N: Network>(net: &N, config: &InitiatorConfig, clock: Clock) -> Prefixes<Route<N>> {
+    let pools: std::collections::BTreeMap<_, _> = config
+        .clusters
+        .iter()
+        .map(|(name, cluster)| {
+            let pool = Services::new(net.clone(), clock, config.services.clone(), cluster);
+            (name.clone(), Rc::new(pool))
+        })
+        .collect();
+    Prefixes::new(config.routes.iter().filter_map(|route| {
+        let services = Rc::clone(pools.get(&route.cluster)?);
+        Some((route.prefix.clone(), Route { services, timeout: route.timeout }))
+    }))
+}
+
+/// The worker as the owner of its numbers.
+struct Numbers<N: Network>(Rc<Worker<N>>);
+
+impl<N: Network> AsRef<Counters> for Numbers<N> {
+    fn as_ref(&self) -> &Counters {
+        &self.0.http
+    }
+}
+
+/// A request that its tunnel carries.
+struct OnTunnel(Rc<Cell<u32>>);
+
+impl OnTunnel {
+    fn new(streams: Rc<Cell<u32>>) -> Self {
+        streams.set(streams.get() + 1);
+        Self(streams)
+    }
+}
+
+impl Drop for OnTunnel {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Lasts as long as the body of an answer.
+pub(super) struct Following<N: Network> {
+    running: Running<Numbers<N>>,
+    back: Option<Return>,
+    _on_tunnel: OnTunnel,
+}
+
+impl<N: Network> Follow for Following<N> {
+    fn finished(&mut self) {
+        self.running.end();
+        if let Some(back) = self.back.take() {
+            back.give_back();
+        }
+    }
+
+    fn broken(&mut self) {
+        self.running.truncate();
+    }
+}
+
+/// Answers one request.
+pub(super) async fn serve<N: Network>(
+    worker: Rc<Worker<N>>,
+    streams: Rc<Cell<u32>>,
+    request: Request<Incoming>,
+) -> Response<Answer<Following<N>>> {
+    let on_tunnel = OnTunnel::new(streams);
+    let mut running = Running::new(Numbers(Rc::clone(&worker)));
+    let began = worker.clock.now();
+    let answered = forward(&worker, request).await;
+    let took = worker.clock.now() - began;
+    match answered {
+        Ok((mut response, back)) => {
+            worker.http.respond(response.status());
+            hygiene::strip(response.headers_mut(), &[]);
+            hygiene::put_service_time(response.headers_mut(), took);
+            *response.version_mut() = Version::HTTP_2;
+            let (head, body) = response.into_parts();
+            let follow = Following { running, back, _on_tunnel: on_tunnel };
+            Response::from_parts(head, Answer::stream(body, follow))
+        }
+        Err(why) => {
+            running.end();
+            worker.http.refuse(why);
+            let mut response = Response::new(Answer::text(format!("{why}\n")));
+            *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(hygiene::REASON, HeaderValue::from_static(why.label()));
+            response
+        }
+    }
+}
+
+async fn forward<N: Network>(
+    worker: &Worker<N>,
+    mut request: Request<Incoming>,
+) -> Result<(Response<Incoming>, Option<Return>), Refusal> {
+    let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
+    prepare(&mut request, route.services.protocol())?;
+    let send = route.services.send(request);
+    let sent = if route.timeout.is_zero() {
+        send.await
+    } else {
+        tokio::time::timeout(route.timeout, send).await.map_err(|_| Refusal::ServiceTimeout)?
+    };
+    sent.map_err(|error| {
+        tracing::debug!(%error, "the service gave no answer");
+        blame(&error)
+    })
+}
+
+/// Makes the request fit for the service.
+fn prepare(request: &mut Request<Incoming>, protocol: Protocol) -> Result<(), Refusal> {
+    if *request.method() == Method::CONNECT {
+        return Err(Refusal::BadRequest);
+    }
+    hygiene::strip(request.headers_mut(), &[]);
+    match protocol {
+        Protocol::H2 => {
+            *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().remove(header::HOST);
+        }
+        Protocol::H1 => {
+            *request.version_mut() = Version::HTTP_11;
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            if let Some(authority) = parts.authority.take() {
+                let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Refusal::BadRequest)?;
+                request.headers_mut().insert(header::HOST, host);
+            }
+            parts.scheme = None;
+            parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+            *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
+        }
+    }
+    Ok(())
+}
+
+fn blame(error: &ServiceError) -> Refusal {
+    match error {
+        ServiceError::Connect(_) => Refusal::ServiceUnreachable,
+        ServiceError::Http(error) if error.is_parse() => Refusal::ServiceProtocol,
+        ServiceError::Http(_) => Refusal::ServiceReset,
+    }
+}

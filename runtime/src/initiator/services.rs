@@ -1,0 +1,267 @@
+//! Connections to the services of one cluster: a pool per host for HTTP/1.1, one shared connection for HTTP/2.
+//!
+//! Each worker has its own, so that no lock is taken for a request.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::rc::{Rc, Weak};
+
+use eddy_core::time::Instant;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::names;
+use crate::clock::Clock;
+use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
+use crate::http::LocalExec;
+use crate::net::Network;
+
+/// How many connections are tried for one request. Only one of which nothing was sent is tried again.
+const TRIES_MAX: usize = 3;
+
+/// Why a service gave no answer.
+#[derive(Debug)]
+pub(super) enum ServiceError {
+    /// No connection to any host.
+    Connect(io::Error),
+    /// The connection broke, or what came is no HTTP.
+    Http(hyper::Error),
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Http(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// The services of one cluster as one worker reaches them.
+pub(super) struct Services<N: Network> {
+    net: N,
+    clock: Clock,
+    config: ServicesConfig,
+    protocol: Protocol,
+    hosts: Vec<Rc<Host>>,
+    turn: Cell<usize>,
+}
+
+/// One host and the connections to it that are free.
+struct Host {
+    at: HostPort,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Option<http2::SendRequest<Incoming>>>,
+    sweeping: Cell<bool>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Incoming>,
+    since: Instant,
+}
+
+/// Gives a connection back once its answer has been read to the end.
+pub(super) struct Return {
+    to: Weak<Host>,
+    sender: http1::SendRequest<Incoming>,
+    clock: Clock,
+    config: ServicesConfig,
+}
+
+impl<N: Network> Services<N> {
+    pub(super) fn new(net: N, clock: Clock, config: ServicesConfig, cluster: &ClusterConfig) -> Self {
+        let host = |at: &HostPort| {
+            Rc::new(Host {
+                at: at.clone(),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                sweeping: Cell::default(),
+            })
+        };
+        let hosts = cluster.hosts.iter().map(host).collect();
+        Self { net, clock, config, protocol: cluster.protocol, hosts, turn: Cell::default() }
+    }
+
+    /// What the services speak.
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Sends a request to the next host, on a connection that is free or new.
+    pub(super) async fn send(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, Option<Return>), ServiceError> {
+        match self.protocol {
+            Protocol::H1 => self.send_h1(request).await.map(|(answer, back)| (answer, Some(back))),
+            Protocol::H2 => self.send_h2(request).await.map(|answer| (answer, None)),
+        }
+    }
+
+    async fn send_h1(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, Return), ServiceError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (host, mut sender) = self.connection_h1().await.map_err(ServiceError::Connect)?;
+            match sender.try_send_request(request).await {
+                Ok(answer) => {
+                    let (clock, config) = (self.clock, self.config.clone());
+                    return Ok((answer, Return { to: Rc::downgrade(&host), sender, clock, config }));
+                }
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if tries < TRIES_MAX => request = unsent,
+                    Some(_) | None => return Err(ServiceError::Http(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn send_h2(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>, ServiceError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut sender = self.connection_h2().await.map_err(ServiceError::Connect)?;
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if tries < TRIES_MAX => request = unsent,
+                    Some(_) | None => return Err(ServiceError::Http(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    /// The hosts, beginning with the one whose turn it is.
+    fn in_turn(&self) -> impl Iterator<Item = &Rc<Host>> {
+        let first = self.turn.get();
+        self.turn.set((first + 1) % self.hosts.len().max(1));
+        let (before, from) = self.hosts.split_at(first.min(self.hosts.len()));
+        from.iter().chain(before)
+    }
+
+    async fn connection_h1(&self) -> io::Result<(Rc<Host>, http1::SendRequest<Incoming>)> {
+        let mut error = no_host();
+        for host in self.in_turn() {
+            if let Some(sender) = host.take(self.clock.now(), &self.config) {
+                return Ok((Rc::clone(host), sender));
+            }
+            match self.connect_h1(host).await {
+                Ok(sender) => return Ok((Rc::clone(host), sender)),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Incoming>> {
+        let stream = self.connect(&host.at).await?;
+        let shaken = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(io::Error::other)?;
+        // Its end shows at the sender.
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        sender.ready().await.map_err(io::Error::other)?;
+        Ok(sender)
+    }
+
+    async fn connection_h2(&self) -> io::Result<http2::SendRequest<Incoming>> {
+        let mut error = no_host();
+        for host in self.in_turn() {
+            let shared = host.shared.borrow().clone();
+            if let Some(sender) = shared.filter(|sender| !sender.is_closed()) {
+                return Ok(sender);
+            }
+            match self.connect_h2(host).await {
+                Ok(sender) => {
+                    *host.shared.borrow_mut() = Some(sender.clone());
+                    return Ok(sender);
+                }
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Incoming>> {
+        let stream = self.connect(&host.at).await?;
+        let mut client = http2::Builder::new(LocalExec);
+        client.timer(TokioTimer::new());
+        let shaken = client.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.map_err(io::Error::other)?;
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    async fn connect(&self, host: &HostPort) -> io::Result<N::Stream> {
+        let connect = async {
+            let addresses = match names::literal(host) {
+                Some(addr) => vec![addr],
+                None => self.net.resolve(&host.host, host.port).await?,
+            };
+            let mut error = no_host();
+            for addr in addresses {
+                match self.net.connect(addr).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(failed) => error = failed,
+                }
+            }
+            Err(error)
+        };
+        let limit = tokio::time::timeout(self.config.connect_timeout, connect);
+        limit.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn no_host() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the cluster has no address")
+}
+
+impl Host {
+    /// The connection that was used last and can be used again.
+    fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Incoming>> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|c| !c.sender.is_closed() && now - c.since < config.idle_timeout);
+        let at = idle.iter().rposition(|c| c.sender.is_ready())?;
+        Some(idle.remove(at).sender)
+    }
+}
+
+impl Return {
+    /// The answer has been read: the connection is free for the next request.
+    pub(super) fn give_back(self) {
+        let Some(host) = self.to.upgrade() else {
+            return;
+        };
+        let mut idle = host.idle.borrow_mut();
+        if self.sender.is_closed() || idle.len() >= usize::try_from(self.config.max_idle).unwrap_or(0) {
+            return;
+        }
+        idle.push(Idle { sender: self.sender, since: self.clock.now() });
+        drop(idle);
+        if !host.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(self.to, self.clock, self.config));
+        }
+    }
+}
+
+/// Closes connections that nobody has used for a while, until there are none.
+async fn sweep(host: Weak<Host>, clock: Clock, config: ServicesConfig) {
+    loop {
+        tokio::time::sleep(config.idle_timeout).await;
+        let Some(host) = host.upgrade() else {
+            return;
+        };
+        let now = clock.now();
+        let mut idle = host.idle.borrow_mut();
+        idle.retain(|c| !c.sender.is_closed() && now - c.since < config.idle_timeout);
+        if idle.is_empty() {
+            host.sweeping.set(false);
+            return;
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The life of one tunnel on the side that dialed it: echo pings, then serve HTTP.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eddy_core::close::CloseReason;
+use eddy_core::identity::TunnelId;
+use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Berth, Gone, Up, Worker, serve};
+use crate::http::counters::increase;
+use crate::latch::Latch;
+use crate::net::Network;
+use crate::net::prefixed::Prefixed;
+
+/// Keeps a tunnel until it is gone; says why it went.
+pub(super) async fn run<N: Network>(
+    worker: &Rc<Worker<N>>,
+    berth: Berth,
+    host: SocketAddr,
+    stream: N::Stream,
+    leftover: Vec<u8>,
+    drain: Latch,
+) -> CloseReason {
+    let Some(identity) = worker.lanes.borrow().get(berth.0).map(|lane| lane.address.identity.clone()) else {
+        return CloseReason::HostGone;
+    };
+    let entry = Entry::open(worker, Arc::new(identity), host);
+    let why = match idle(worker, stream, &leftover, &drain).await {
+        Idle::Closed(why) => why,
+        // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
+        Idle::Data(stream) => {
+            entry.change("active");
+            Box::pin(active(worker, &entry, stream, drain)).await
+        }
+    };
+    entry.why.set(why);
+    why
+}
+
+/// A tunnel's line in the admin's list. Ends with the task, however that ends.
+struct Entry<N: Network> {
+    worker: Rc<Worker<N>>,
+    tunnel: TunnelId,
+    opened: eddy_core::time::Instant,
+    streams: Rc<Cell<u32>>,
+    why: Cell<CloseReason>,
+}
+
+impl<N: Network> Entry<N> {
+    fn open(worker: &Rc<Worker<N>>, identity: Arc<eddy_core::identity::Identity>, host: SocketAddr) -> Self {
+        let (tunnel, opened) = (worker.next_tunnel(), worker.clock.now());
+        tracing::info!(%tunnel, node = %identity.node, %host, worker = %worker.id, "tunnel up");
+        increase(&worker.opened);
+        let streams = Rc::new(Cell::new(0));
+        let up = Up { identity, host, state: "idle", since: opened, streams: Rc::clone(&streams) };
+        worker.tunnels.borrow_mut().insert(tunnel, up);
+        // A task that is aborted says nothing: its drain took too long.
+        let why = Cell::new(CloseReason::Drained);
+        Self { worker: Rc::clone(worker), tunnel, opened, streams, why }
+    }
+
+    fn change(&self, state: &'static str) {
+        if let Some(up) = self.worker.tunnels.borrow_mut().get_mut(&self.tunnel) {
+            up.state = state;
+            up.since = self.worker.clock.now();
+        }
+    }
+}
+
+impl<N: Network> Drop for Entry<N> {
+    fn drop(&mut self) {
+        let Some(up) = self.worker.tunnels.borrow_mut().remove(&self.tunnel) else {
+            return;
+        };
+        let (now, why) = (self.worker.clock.now(), self.why.get());
+        tracing::info!(tunnel = %self.tunnel, host = %up.host, reason = why.label(), "tunnel down");
+        let lived = now - self.opened;
+        self.worker.remember(Gone { tunnel: self.tunnel, identity: up.identity, at: now, lived, why });
+    }
+}
+
+/// How the idle phase ended.
+enum Idle<S> {
+    Closed(CloseReason),
+    /// The responder sent something that is no ping: HTTP begins.
+    Data(Prefixed<S>),
+}
+
+async fn idle<N: Network>(
+    worker: &Worker<N>,
+    mut stream: N::Stream,
+    leftover: &[u8],
+    drain: &Latch,
+) -> Idle<N::Stream> {
+    let liveness = &worker.config.liveness;
+    let policy = SilencePolicy { first: liveness.first_ping, intervals: liveness.intervals };
+    let mut echoer = Echoer::new(worker.clock.now(), policy);
+    echoer.on_bytes(worker.clock.now(), leftover);
+    let mut bytes = [0; 512];
+    loop {
+        while let Some(action) = echoer.poll_action() {
+            match action {
+                EchoAction::Echo => {
+                    increase(&worker.echoed);
+                    if stream.write_all(PING).await.is_err() {
+                        return Idle::Closed(CloseReason::PeerReset);
+                    }
+                }
+                EchoAction::HandOff(data) => return Idle::Data(Prefixed::new(Bytes::from(data), stream)),
+                EchoAction::Silent => return Idle::Closed(CloseReason::Silent),
+            }
+        }
+        tokio::select! {
+            biased;
+            read = stream.read(&mut bytes) => match read {
+                Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
+                Ok(n) => echoer.on_bytes(worker.clock.now(), &bytes[..n]),
+                Err(_) => return Idle::Closed(CloseReason::PeerReset),
+            },
+            () = drain.wait() => return Idle::Closed(CloseReason::Drained),
+            () = worker.clock.until(echoer.poll_timeout()) => echoer.handle_timeout(worker.clock.now()),
+        }
+    }
+}
+
+async fn active<N: Network>(
+    worker: &Rc<Worker<N>>,
+    entry: &Entry<N>,
+    stream: Prefixed<N::Stream>,
+    drain: Latch,
+) -> CloseReason {
+    let service = service_fn(|request| {
+        let (worker, streams) = (Rc::clone(worker), Rc::clone(&entry.streams));
+        async move { Ok::<_, Infallible>(serve::serve(worker, streams, request).await) }
+    });
+    let server = crate::http::server(Some(&worker.config.liveness.http2));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = drain.wait() => {
+            entry.change("draining");
+            connection.as_mut().graceful_shutdown();
+            // What runs ends as it may; the dialer bounds how long.
+            let _ = connection.await;
+            return CloseReason::Drained;
+        }
+    };
+    match ended {
+        Ok(()) => CloseReason::PeerClosed,
+        Err(error) => reason(&*error),
+    }
+}
+
+fn reason(error: &(dyn std::error::Error + 'static)) -> CloseReason {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+            return CloseReason::HttpPing;
+        }
+        if error.downcast_ref::<std::io::Error>().is_some() {
+            return CloseReason::PeerReset;
+        }
+        cause = error.source();
+    }
+    CloseReason::HttpError
+}

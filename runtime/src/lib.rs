@@ -1,0 +1,16 @@
+//! Drives [`eddy_core`] over a network: the shipping code of both roles.
+//!
+//! Generic over [`net::Network`], so that the very same code runs on the operating system's sockets and on a
+//! simulation's. Workers are futures that are not `Send`: who starts them decides whether each gets a thread.
+
+pub mod admin;
+mod api;
+pub mod clock;
+pub mod config;
+pub mod hello;
+mod http;
+pub mod initiator;
+mod latch;
+pub mod net;
+pub mod report;
+pub mod responder;

@@ -1,0 +1,92 @@
+//! The only door to the outside: sockets, names and the wall clock.
+//!
+//! Everything above is generic over [`Network`]; the operating system's is [`os::OsNetwork`], a simulation
+//! brings its own. Monotonic time is not here: it is tokio's ([`crate::clock`]).
+
+pub mod cork;
+pub mod os;
+mod outq;
+pub mod prefixed;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// One connection.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether the peer has acknowledged every byte that was written; `None` where nobody can tell.
+    fn acknowledged(&self) -> Option<bool>;
+
+    /// This end's address.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system, for a connection that is gone.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// One worker's share of a listening address.
+pub trait Listener: 'static {
+    /// What it accepts.
+    type Stream: Stream;
+
+    /// The next connection and its peer.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>>;
+}
+
+/// The outside world.
+pub trait Network: Clone + 'static {
+    /// A connection.
+    type Stream: Stream;
+    /// An address that is bound, but not yet listened to by a worker.
+    type Bound: 'static;
+    /// What travels between workers in place of a stream.
+    type Parcel: Send + 'static;
+    /// A worker's listener.
+    type Listener: Listener<Stream = Self::Stream>;
+
+    /// Connects, without a timeout of its own.
+    fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
+
+    /// Binds an address once per worker; connections spread over the `shares`. Also says the address, which
+    /// matters where the port asked for was 0.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use, not ours, or not permitted.
+    fn bind(
+        &self,
+        addr: SocketAddr,
+        shares: u16,
+    ) -> impl Future<Output = io::Result<(SocketAddr, Vec<Self::Bound>)>>;
+
+    /// Starts accepting, on the worker that is to own what comes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    fn listen(&self, bound: Self::Bound) -> io::Result<Self::Listener>;
+
+    /// Lets go of a stream, so that it can be sent to another worker.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system; the stream is closed.
+    fn release(&self, stream: Self::Stream) -> io::Result<Self::Parcel>;
+
+    /// Takes a stream from another worker.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system; the stream is closed.
+    fn adopt(&self, parcel: Self::Parcel) -> io::Result<Self::Stream>;
+
+    /// Every address of a name.
+    fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>>;
+
+    /// Time since 1970 by the wall clock, for people and for the handshake's initiation time.
+    fn wall(&self) -> Duration;
+}

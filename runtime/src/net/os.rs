@@ -1,0 +1,156 @@
+//! The network of the operating system.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Listener, Network, Stream, outq};
+
+/// How many connections the kernel keeps for a listener that is busy.
+const BACKLOG: i32 = 4096;
+
+/// Sockets of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsNetwork;
+
+/// A TCP connection without Nagle's delay: pings and small answers leave at once.
+#[derive(Debug)]
+pub struct OsStream(TcpStream);
+
+/// A listener that shares its port with the other workers (`SO_REUSEPORT`).
+#[derive(Debug)]
+pub struct OsListener(TcpListener);
+
+impl OsStream {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+}
+
+impl Stream for OsStream {
+    fn acknowledged(&self) -> Option<bool> {
+        let (local, peer) = (self.0.local_addr().ok()?, self.0.peer_addr().ok()?);
+        outq::unacknowledged(local, peer).map(|bytes| bytes == 0)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl AsyncRead for OsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for OsStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Listener for OsListener {
+    type Stream = OsStream;
+
+    async fn accept(&self) -> io::Result<(OsStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((OsStream::new(stream)?, peer))
+    }
+}
+
+/// A socket bound to `addr`. Only listeners of this very process share the port: `probe` asks without
+/// `SO_REUSEPORT`, so that another process there is an error and not a silent rival.
+fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet address"))
+}
+
+impl Network for OsNetwork {
+    type Stream = OsStream;
+    type Bound = std::net::TcpListener;
+    type Listener = OsListener;
+    type Parcel = std::net::TcpStream;
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<OsStream> {
+        OsStream::new(TcpStream::connect(to).await?)
+    }
+
+    async fn bind(&self, addr: SocketAddr, shares: u16) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
+        // SO_REUSEADDR lets two sockets bind; listening is where the kernel says that a port is taken.
+        let probe = bound(addr, false)?;
+        probe.listen(1)?;
+        let addr = local_addr(&probe)?;
+        drop(probe);
+        let mut sockets = Vec::new();
+        for _ in 0..shares {
+            let socket = bound(addr, true)?;
+            socket.listen(BACKLOG)?;
+            sockets.push(socket.into());
+        }
+        Ok((addr, sockets))
+    }
+
+    fn listen(&self, bound: Self::Bound) -> io::Result<OsListener> {
+        Ok(OsListener(TcpListener::from_std(bound)?))
+    }
+
+    fn release(&self, stream: OsStream) -> io::Result<Self::Parcel> {
+        stream.0.into_std()
+    }
+
+    fn adopt(&self, parcel: Self::Parcel) -> io::Result<OsStream> {
+        Ok(OsStream(TcpStream::from_std(parcel)?))
+    }
+
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut addresses: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
+        addresses.sort();
+        addresses.dedup();
+        Ok(addresses)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one home of the wall clock")]
+    fn wall(&self) -> Duration {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
+}

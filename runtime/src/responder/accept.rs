@@ -1,0 +1,187 @@
+//! New connections on the tunnel port: the handshake, its refusals, and the JSON API that shares the port.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use eddy_core::handshake::Refusal;
+use eddy_core::handshake::request::{Announcement, Verdict};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Message, Newcomer, Worker, tunnel};
+use crate::api;
+use crate::net::prefixed::Prefixed;
+use crate::net::{Listener, Network};
+
+/// How long to go on reading from a peer that was refused, so that its kernel does not throw the answer away
+/// (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+/// How much of it to read at most.
+const LINGER_BYTES_MAX: usize = 4 << 20;
+/// A pause where accepting fails because something has run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Every outcome of a handshake that is counted, Envoy's names first.
+pub(super) const OUTCOMES: [&str; 14] = [
+    "accepted",
+    "body_rejected",
+    "parse_error",
+    "registration_failed",
+    "rejected",
+    "timeout",
+    "validation_failed",
+    "api",
+    "head_too_large",
+    "http_error",
+    "http_version",
+    "not_found",
+    "peer_closed",
+    "pipelined",
+];
+
+/// Accepts until the worker drains.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = worker.drain.wait() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::task::spawn_local(handshake(Rc::clone(&worker), stream, peer));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a tunnel");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Pending<'w>(&'w Cell<u32>);
+
+impl<'w> Pending<'w> {
+    fn enter(count: &'w Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, peer: SocketAddr) {
+    let outcome = {
+        let pending = Pending::enter(&worker.pending_handshakes);
+        if pending.0.get() > worker.config.tunnels.max_pending_handshakes {
+            Err(Refusal::Limit { retry_after: None })
+        } else {
+            let read = read_request(&worker, &mut stream);
+            let limit = worker.config.tunnels.handshake_timeout;
+            tokio::time::timeout(limit, read).await.unwrap_or(Err(Refusal::Timeout))
+        }
+    };
+    match outcome {
+        Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, announcement),
+        Ok(Heard::Api(bytes)) => {
+            worker.count_handshake("api");
+            serve_api(worker, Prefixed::new(bytes, stream)).await;
+        }
+        Err(refusal) => {
+            worker.count_handshake(refusal.counter());
+            tracing::info!(%peer, reason = refusal.label(), "handshake refused");
+            refuse(stream, &refusal.encode()).await;
+        }
+    }
+}
+
+enum Heard {
+    Tunnel(Announcement),
+    Api(Bytes),
+}
+
+async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) -> Result<Heard, Refusal> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(Refusal::PeerClosed),
+            Ok(_) => {}
+        }
+        match worker.demands.parse(&bytes)? {
+            None => {}
+            Some(parsed) => {
+                return Ok(match parsed.value {
+                    Verdict::Tunnel(announcement) => Heard::Tunnel(announcement),
+                    Verdict::Api => Heard::Api(bytes.into()),
+                });
+            }
+        }
+    }
+}
+
+/// Gives a tunnel to the worker that is to own it.
+fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, announced: Announcement) {
+    let identity = Arc::new(announced.identity);
+    let placement = worker.registry.borrow_mut().place(&identity);
+    let newcomer = Newcomer { tunnel: placement.tunnel, identity, peer };
+    let owner = worker.others.get(usize::from(placement.worker.0)).and_then(Option::as_ref);
+    let Some(owner) = owner else {
+        tokio::task::spawn_local(tunnel::run(Rc::clone(worker), stream, newcomer));
+        return;
+    };
+    match worker.net.release(stream) {
+        Ok(stream) => {
+            // A worker that is gone means that the process ends.
+            let _ = owner.send(Message::Adopt { stream, newcomer });
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot move a tunnel to its worker");
+            worker.count_handshake("registration_failed");
+        }
+    }
+}
+
+/// Says no, and waits a little for the peer to hear it.
+async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8]) {
+    // The peer may have gone; then there is nobody to tell.
+    if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut left = LINGER_BYTES_MAX;
+    let mut scratch = vec![0; 16 << 10];
+    let drain = async {
+        while let Ok(n @ 1..) = stream.read(&mut scratch).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+async fn serve_api<N: Network>(worker: Rc<Worker<N>>, stream: Prefixed<N::Stream>) {
+    let service = service_fn(|request| {
+        let identities = worker.cache.borrow().identities();
+        let answer = api::of_responder(&request, &identities);
+        std::future::ready(Ok::<_, Infallible>(answer))
+    });
+    let connection = crate::http::server(None);
+    let connection = connection.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        biased;
+        () = worker.drain.wait() => {}
+        // Whatever ends it ends only this client.
+        _ = connection => {}
+    }
+}

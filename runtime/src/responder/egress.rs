@@ -1,0 +1,52 @@
+//! The listener for clients: HTTP/1.1 and cleartext HTTP/2 on one port.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::{Worker, proxy};
+use crate::net::{Listener, Network};
+
+/// A pause where accepting fails because something has run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the worker drains.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = worker.drain.wait() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::task::spawn_local(client(Rc::clone(&worker), stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream) {
+    let _present = worker.clients.enter();
+    let service = service_fn(|request| {
+        let worker = Rc::clone(&worker);
+        async move { Ok::<_, Infallible>(proxy::proxy(worker, request).await) }
+    });
+    let server = crate::http::server(None);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        // A client that goes away or speaks no HTTP ends its own connection only.
+        _ = connection.as_mut() => return,
+        () = worker.drain.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

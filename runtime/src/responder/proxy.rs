@@ -1,0 +1,224 @@
+//! One request of a client: which tunnel takes it, and what comes back.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use eddy_core::identity::TunnelId;
+use eddy_core::router::Refusal;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use tokio::sync::oneshot;
+
+use super::{Link, Sender, Worker};
+use crate::http::body::{Answer, Follow};
+use crate::http::counters::{Counters, Running};
+use crate::http::hygiene;
+use crate::net::Network;
+
+/// How many tunnels are tried for one request. Only a request of which nothing was sent is tried again, so
+/// this bounds the time that a burst of dying tunnels can take, not the number of deliveries.
+const PICKS_MAX: usize = 4;
+
+/// A request's place on a tunnel; given back when dropped.
+struct Lease<N: Network> {
+    worker: Rc<Worker<N>>,
+    tunnel: TunnelId,
+}
+
+impl<N: Network> Drop for Lease<N> {
+    fn drop(&mut self) {
+        self.worker.cache.borrow_mut().release(self.tunnel);
+    }
+}
+
+/// The worker as the owner of its numbers.
+struct Numbers<N: Network>(Rc<Worker<N>>);
+
+impl<N: Network> AsRef<Counters> for Numbers<N> {
+    fn as_ref(&self) -> &Counters {
+        &self.0.http
+    }
+}
+
+/// Lasts as long as the body of an answer.
+pub(super) struct Following<N: Network> {
+    running: Running<Numbers<N>>,
+    _lease: Lease<N>,
+}
+
+impl<N: Network> Follow for Following<N> {
+    fn finished(&mut self) {
+        self.running.end();
+    }
+
+    fn broken(&mut self) {
+        self.running.truncate();
+    }
+}
+
+/// Answers one request.
+pub(super) async fn proxy<N: Network>(
+    worker: Rc<Worker<N>>,
+    mut request: Request<Incoming>,
+) -> Response<Answer<Following<N>>> {
+    let mut running = Running::new(Numbers(Rc::clone(&worker)));
+    let forwarded = match prepare(&worker, &mut request) {
+        Ok(timeout) => forward(&worker, request, timeout).await,
+        Err(why) => Err((why, why.to_string())),
+    };
+    match forwarded {
+        Ok((response, lease)) => {
+            worker.http.respond(response.status());
+            let (head, body) = response.into_parts();
+            let follow = Following { running, _lease: lease };
+            Response::from_parts(head, Answer::stream(body, follow))
+        }
+        Err((why, text)) => {
+            running.end();
+            worker.http.refuse(why);
+            tracing::debug!(reason = why.label(), text, "request refused");
+            refusal(why, text)
+        }
+    }
+}
+
+fn refusal<F>(why: Refusal, text: String) -> Response<Answer<F>> {
+    let mut response = Response::new(Answer::text(text + "\n"));
+    *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(hygiene::REASON, HeaderValue::from_static(why.label()));
+    response
+}
+
+/// Makes the request fit for a tunnel; says how long the route gives it.
+fn prepare<N: Network>(
+    worker: &Worker<N>,
+    request: &mut Request<Incoming>,
+) -> Result<Option<Duration>, Refusal> {
+    let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
+    if *request.method() == Method::CONNECT {
+        return Err(Refusal::BadRequest);
+    }
+    hygiene::strip(request.headers_mut(), &worker.key_headers);
+    request.headers_mut().remove(header::EXPECT);
+    let authority = match request.uri().authority() {
+        Some(authority) => authority.clone(),
+        None => request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| Authority::try_from(host.as_bytes()).ok())
+            .ok_or(Refusal::BadRequest)?,
+    };
+    request.headers_mut().remove(header::HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(Some(route.timeout).filter(|t| !t.is_zero()))
+}
+
+type Refused = (Refusal, String);
+
+async fn forward<N: Network>(
+    worker: &Rc<Worker<N>>,
+    request: Request<Incoming>,
+    timeout: Option<Duration>,
+) -> Result<(Response<Incoming>, Lease<N>), Refused> {
+    let began = worker.clock.now();
+    let attempt = send(worker, request);
+    let sent = match timeout {
+        None => attempt.await,
+        Some(timeout) => {
+            let timed_out = |_| Err((Refusal::TunnelTimeout, Refusal::TunnelTimeout.to_string()));
+            tokio::time::timeout(timeout, attempt).await.unwrap_or_else(timed_out)
+        }
+    };
+    let (mut response, lease) = sent?;
+    hygiene::strip(response.headers_mut(), &[]);
+    hygiene::put_service_time(response.headers_mut(), worker.clock.now() - began);
+    *response.version_mut() = Version::HTTP_11;
+    Ok((response, lease))
+}
+
+/// Sends the request into a tunnel, and into another one as long as nothing of it has left.
+async fn send<N: Network>(
+    worker: &Rc<Worker<N>>,
+    mut request: Request<Incoming>,
+) -> Result<(Response<Incoming>, Lease<N>), Refused> {
+    for _ in 0..PICKS_MAX {
+        let tunnel = pick(worker, request.headers())?;
+        let lease = Lease { worker: Rc::clone(worker), tunnel };
+        let Some(mut sender) = sender(worker, tunnel).await else {
+            continue;
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(mut failed) => match failed.take_message() {
+                Some(unsent) => request = unsent,
+                None => {
+                    let why = blame(&failed.into_error());
+                    return Err((why, why.to_string()));
+                }
+            },
+        }
+        // Nothing was sent because the tunnel is at its end; its owner is about to say so.
+        forget(worker, tunnel);
+    }
+    Err((Refusal::TunnelLost, Refusal::TunnelLost.to_string()))
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+}
+
+fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Refused> {
+    let tenant = worker.tenant_header.as_ref().and_then(|name| text(headers, name));
+    let key = worker.key_rules.key(|rule| text(headers, &worker.key_headers[rule]), tenant);
+    let key = key.map_err(|why| (why, why.to_string()))?;
+    let picked = worker.cache.borrow_mut().pick(&key);
+    picked.map_err(|why| {
+        let text = if why == Refusal::NoTunnel { format!("no tunnel to {}", key.id) } else { why.to_string() };
+        (why, text)
+    })
+}
+
+/// How to send into a tunnel; asks its owner if it is idle.
+async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId) -> Option<Sender> {
+    let claimed = match worker.links.borrow().get(&tunnel)? {
+        Link::Serving(sender) => return Some(sender.clone()),
+        Link::Parked(claims) => {
+            let (claim, claimed) = oneshot::channel();
+            claims.send(claim).ok()?;
+            claimed
+        }
+    };
+    claimed.await.ok()
+}
+
+/// Stops choosing a tunnel that takes nothing more.
+fn forget<N: Network>(worker: &Worker<N>, tunnel: TunnelId) {
+    worker.cache.borrow_mut().remove(tunnel);
+    worker.links.borrow_mut().remove(&tunnel);
+}
+
+/// Who is at fault for a request that was sent and not answered.
+fn blame(error: &hyper::Error) -> Refusal {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return match h2.reason() {
+                Some(h2::Reason::REFUSED_STREAM) => Refusal::StreamRefused,
+                Some(_) if h2.is_reset() && h2.is_remote() => Refusal::StreamReset,
+                Some(_) if h2.is_library() => Refusal::TunnelProtocol,
+                _ => Refusal::TunnelLost,
+            };
+        }
+        source = cause.source();
+    }
+    Refusal::TunnelLost
+}

@@ -1,0 +1,206 @@
+//! The life of one tunnel on its owner.
+//!
+//! ```text
+//!   answer ─▶ settle ─▶ idle (RPING) ──first request──▶ HTTP/2 ─▶ gone
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eddy_core::close::CloseReason;
+use eddy_core::identity::TunnelId;
+use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::{Claim, Message, Newcomer, Sender, Worker};
+use crate::http::counters::increase;
+use crate::net::cork::Corked;
+use crate::net::{Network, Stream};
+
+/// How often to look whether the answer was acknowledged: soon at first, then rarely.
+const ACK_LOOK_FIRST: Duration = Duration::from_millis(1);
+const ACK_LOOK_MAX: Duration = Duration::from_millis(20);
+/// How long to wait where nobody can tell: a round trip around the world.
+const ACK_UNKNOWN: Duration = Duration::from_millis(300);
+
+/// Answers the handshake and keeps the tunnel until it is gone.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, newcomer: Newcomer) {
+    let Newcomer { tunnel, identity, peer } = newcomer;
+    let answered = async {
+        stream.write_all(worker.demands.accept()).await.ok()?;
+        stream.flush().await.ok()
+    };
+    let answered = answered.await.is_some();
+    worker.count_handshake(if answered { "accepted" } else { "peer_closed" });
+    let settle = settle(&worker, &stream);
+    let limit = worker.config.tunnels.handshake_timeout;
+    if !answered || tokio::time::timeout(limit, settle).await.is_err() {
+        worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, CloseReason::PeerReset));
+        return;
+    }
+
+    let (claims, claimed) = mpsc::unbounded_channel();
+    worker.peers.borrow_mut().insert(tunnel, peer);
+    worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&claims));
+    drop(claims);
+    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
+        %peer, worker = %worker.id, "tunnel up");
+    drop(Arc::clone(&identity));
+    let why = match idle(&worker, &mut stream, claimed).await {
+        Idle::Closed(why) => why,
+        // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
+        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first)).await,
+    };
+    worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
+    worker.peers.borrow_mut().remove(&tunnel);
+    tracing::info!(%tunnel, node = %identity.node, reason = why.label(), "tunnel down");
+}
+
+/// Waits until nothing that is sent can reach the initiator glued to the answer (wire.md 2.6).
+async fn settle<N: Network>(worker: &Worker<N>, stream: &N::Stream) {
+    let mut look = ACK_LOOK_FIRST;
+    loop {
+        match stream.acknowledged() {
+            Some(true) => break,
+            Some(false) => tokio::time::sleep(look).await,
+            None => {
+                tokio::time::sleep(ACK_UNKNOWN).await;
+                break;
+            }
+        }
+        look = (look * 2).min(ACK_LOOK_MAX);
+    }
+    tokio::time::sleep(worker.config.tunnels.settle).await;
+}
+
+/// How the idle phase ended.
+enum Idle {
+    Closed(CloseReason),
+    /// Requests want the tunnel, and nothing is owed on the socket.
+    Wanted(Waiting),
+}
+
+/// The requests that wait for the sender, and where more of them come from.
+struct Waiting {
+    first: Vec<Claim>,
+    more: mpsc::UnboundedReceiver<Claim>,
+}
+
+async fn idle<N: Network>(
+    worker: &Worker<N>,
+    stream: &mut N::Stream,
+    mut more: mpsc::UnboundedReceiver<Claim>,
+) -> Idle {
+    let tunnels = &worker.config.tunnels;
+    let policy = PingPolicy { interval: tunnels.ping_interval, misses: tunnels.ping_misses };
+    let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
+    let mut first = Vec::new();
+    let mut bytes = [0; 64];
+    loop {
+        while let Some(action) = pinger.poll_action() {
+            match action {
+                PingAction::Ping => {
+                    increase(&worker.pings.sent);
+                    if stream.write_all(PING).await.is_err() {
+                        return Idle::Closed(CloseReason::PeerReset);
+                    }
+                }
+                PingAction::Echoed { .. } => increase(&worker.pings.echoed),
+                PingAction::Missed => increase(&worker.pings.missed),
+                PingAction::HandOff => return Idle::Wanted(Waiting { first, more }),
+                PingAction::Dead => return Idle::Closed(CloseReason::PingTimeout),
+                PingAction::Unexpected => return Idle::Closed(CloseReason::UnexpectedBytes),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = worker.stop.wait() => return Idle::Closed(CloseReason::Shutdown),
+            read = stream.read(&mut bytes) => match read {
+                Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
+                Ok(n) => pinger.on_bytes(worker.clock.now(), &bytes[..n]),
+                Err(_) => return Idle::Closed(CloseReason::PeerReset),
+            },
+            Some(claim) = more.recv() => {
+                first.push(claim);
+                pinger.hand_off(worker.clock.now());
+            }
+            () = worker.clock.until(pinger.poll_timeout()) => pinger.handle_timeout(worker.clock.now()),
+        }
+    }
+}
+
+/// Carries HTTP/2 from the first request on.
+async fn active<N: Network>(
+    worker: &Worker<N>,
+    tunnel: TunnelId,
+    stream: N::Stream,
+    waiting: Waiting,
+) -> CloseReason {
+    let (stream, gone) = Corked::new(stream);
+    let client = crate::http::tunnel_client(&worker.config.tunnels.http2);
+    let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
+        return CloseReason::HttpError;
+    };
+    let Waiting { first, mut more } = waiting;
+    serve(worker, tunnel, &sender);
+    for claim in first {
+        // A request that waited may have been given up.
+        let _ = claim.send(sender.clone());
+    }
+    let late = async {
+        while let Some(claim) = more.recv().await {
+            let _ = claim.send(sender.clone());
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = connection => ended,
+        () = worker.stop.wait() => return CloseReason::Shutdown,
+        () = late => return CloseReason::Shutdown,
+    };
+    let why = match &ended {
+        Ok(()) => CloseReason::PeerClosed,
+        Err(error) => reason(error),
+    };
+    drop(sender);
+    worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
+    // The peer said goodbye: requests that run may still end well, and the socket goes with the last.
+    tokio::select! {
+        biased;
+        _ = gone => {}
+        () = worker.stop.wait() => {}
+    }
+    why
+}
+
+/// From here on every worker sends straight into the tunnel.
+fn serve<N: Network>(worker: &Worker<N>, tunnel: TunnelId, sender: &Sender) {
+    worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
+    worker.note_serving(tunnel, sender.clone());
+    for other in worker.others.iter().flatten() {
+        let _ = other.send(Message::Serving(tunnel, sender.clone()));
+    }
+}
+
+fn reason(error: &hyper::Error) -> CloseReason {
+    if error.is_timeout() {
+        return CloseReason::HttpPing;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            if h2.is_go_away() && h2.is_remote() {
+                return CloseReason::GoAway;
+            }
+            if h2.is_io() {
+                return CloseReason::PeerReset;
+            }
+        }
+        source = cause.source();
+    }
+    CloseReason::HttpError
+}
