@@ -8,10 +8,19 @@ use clap::{Parser, Subcommand};
 /// Reverse tunnels for HTTP. An initiator behind NAT dials out to a responder, and the responder sends HTTP
 /// requests back over that connection. Speaks the wire protocol of Envoy's reverse tunnels.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: see a request travel through a tunnel on this machine\n  eddy sandbox")]
+#[command(
+    version,
+    after_help = "Example: see a request travel through a tunnel on this machine\n  eddy sandbox"
+)]
 pub(crate) struct Cli {
     /// What to log: error, warn, info, debug or trace, also by module (`info,eddy_runtime=debug`)
-    #[arg(long, global = true, default_value = "info", env = "EDDY_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        env = "EDDY_LOG",
+        value_name = "FILTER"
+    )]
     pub(crate) log: String,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -34,7 +43,9 @@ pub(crate) enum Command {
         config: PathBuf,
     },
     /// Run a service, a responder and an initiator in one process on 127.0.0.1
-    #[command(after_help = "Example: two sandboxes side by side\n  eddy sandbox\n  eddy sandbox --port-offset 1000 --workers 4")]
+    #[command(
+        after_help = "Example: two sandboxes side by side\n  eddy sandbox\n  eddy sandbox --port-offset 1000 --workers 4"
+    )]
     Sandbox {
         /// Workers of the responder and of the initiator
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -27,19 +27,30 @@ fn main() -> ExitCode {
     let ran = match cli.command {
         Command::Responder { config } => match Config::load(&config) {
             Ok(Config::Responder(config)) => process::responder(config),
-            Ok(Config::Initiator(_)) => Err(Failure::Role { file: config, is: "initiator", wanted: "responder" }),
+            Ok(Config::Initiator(_)) => Err(Failure::Role {
+                file: config,
+                is: "initiator",
+                wanted: "responder",
+            }),
             Err(error) => Err(error.into()),
         },
         Command::Initiator { config } => match Config::load(&config) {
             Ok(Config::Initiator(config)) => process::initiator(config),
-            Ok(Config::Responder(_)) => Err(Failure::Role { file: config, is: "responder", wanted: "initiator" }),
+            Ok(Config::Responder(_)) => Err(Failure::Role {
+                file: config,
+                is: "responder",
+                wanted: "initiator",
+            }),
             Err(error) => Err(error.into()),
         },
         Command::Sandbox { workers, port_offset } => sandbox::run(workers, port_offset),
         Command::Hello { listen } => process::hello(listen),
         Command::Check { config } => Config::load(&config).map_err(Failure::from).and_then(|config| {
             let text = config.effective();
-            std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::Output)
+            std::io::stdout()
+                .lock()
+                .write_all(text.as_bytes())
+                .map_err(Failure::Output)
         }),
     };
     match ran {

@@ -26,7 +26,11 @@ pub(crate) enum Failure {
     /// The configuration is wrong.
     Config(ConfigError),
     /// The configuration is another role's.
-    Role { file: PathBuf, is: &'static str, wanted: &'static str },
+    Role {
+        file: PathBuf,
+        is: &'static str,
+        wanted: &'static str,
+    },
     /// A listener could not be opened.
     Start(StartError),
     /// The operating system refused something else that a process needs.
@@ -50,7 +54,11 @@ impl fmt::Display for Failure {
             Self::Config(error) => error.fmt(f),
             Self::Role { file, is, wanted } => {
                 let file = file.display();
-                write!(f, "{file}: this is the configuration of an {is}; start it with `eddy {is} -c {file}`, or give `eddy {wanted}` its own")
+                let article = if *is == "initiator" { "an" } else { "a" };
+                write!(
+                    f,
+                    "{file}: this is the configuration of {article} {is}; start it with `eddy {is} -c {file}`, or give `eddy {wanted}` its own"
+                )
             }
             Self::Start(error) => error.fmt(f),
             Self::System { what, source } => write!(f, "{what}: {source}"),
@@ -100,7 +108,11 @@ pub(crate) struct Threads {
 impl Threads {
     pub(crate) fn new() -> Self {
         let (end, ended) = mpsc::unbounded_channel();
-        Self { running: 0, ended, end }
+        Self {
+            running: 0,
+            ended,
+            end,
+        }
     }
 
     /// Starts one thread per seed.
@@ -170,7 +182,10 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(system("cannot listen to signals"));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     pub(crate) async fn next(&mut self) {
@@ -206,7 +221,10 @@ pub(crate) async fn listen(
 ) -> Result<<OsNetwork as Network>::Listener, Failure> {
     let failed = |source| StartError { key, addr, source };
     let (_, shares) = OsNetwork.bind(addr, 1).await.map_err(failed)?;
-    let share = shares.into_iter().next().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    let share = shares
+        .into_iter()
+        .next()
+        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
     Ok(OsNetwork.listen(share).map_err(failed)?)
 }
 
@@ -224,7 +242,11 @@ pub(crate) async fn start_responder(
     };
     tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
     threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
-    let admin = Rc::new(Admin { role: Role::Responder(control), clock, config: text });
+    let admin = Rc::new(Admin {
+        role: Role::Responder(control),
+        clock,
+        config: text,
+    });
     if let Some(listener) = admin_listener {
         tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
     }
@@ -249,7 +271,11 @@ pub(crate) async fn start_initiator(
     let (control, seeds) = initiating::prepare(Arc::new(config), clock, seed()?);
     tracing::info!(workers = seeds.len(), "initiator");
     threads.start("initiator", seeds, |seed| initiating::run(OsNetwork, seed))?;
-    let admin = Rc::new(Admin { role: Role::Initiator(control), clock, config: text });
+    let admin = Rc::new(Admin {
+        role: Role::Initiator(control),
+        clock,
+        config: text,
+    });
     if let Some(listener) = admin_listener {
         tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
     }
@@ -280,7 +306,10 @@ pub(crate) fn initiator(config: InitiatorConfig) -> Result<(), Failure> {
 /// What `eddy hello` says of itself.
 pub(crate) fn hello_of_this_machine() -> Result<Hello, Failure> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
-    Ok(Hello { server_name: name.trim().to_owned(), seed: seed()? })
+    Ok(Hello {
+        server_name: name.trim().to_owned(),
+        seed: seed()?,
+    })
 }
 
 /// `eddy hello`.

@@ -34,7 +34,12 @@ impl Ports {
 }
 
 fn responder_yaml(ports: &Ports, workers: u16) -> String {
-    let Ports { tunnels, responder_admin, egress, .. } = ports;
+    let Ports {
+        tunnels,
+        responder_admin,
+        egress,
+        ..
+    } = ports;
     format!(
         "\
 node: {{id: upstream-node, cluster: upstream-cluster}}
@@ -53,7 +58,12 @@ egress:
 }
 
 fn initiator_yaml(ports: &Ports, workers: u16, service: SocketAddr) -> String {
-    let Ports { tunnels, initiator_admin, initiator_api, .. } = ports;
+    let Ports {
+        tunnels,
+        initiator_admin,
+        initiator_api,
+        ..
+    } = ports;
     format!(
         "\
 node: {{id: downstream-node, cluster: downstream-cluster}}
@@ -101,11 +111,19 @@ pub(crate) fn run(workers: u16, port_offset: u16) -> Result<(), Failure> {
 
 async fn start_hello() -> Result<SocketAddr, Failure> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let failed = |source| eddy_runtime::responder::StartError { key: "hello", addr: any, source };
+    let failed = |source| eddy_runtime::responder::StartError {
+        key: "hello",
+        addr: any,
+        source,
+    };
     let (addr, shares) = OsNetwork.bind(any, 1).await.map_err(failed)?;
     for share in shares {
         let listener = OsNetwork.listen(share).map_err(failed)?;
-        tokio::task::spawn_local(hello::serve(OsNetwork, listener, process::hello_of_this_machine()?));
+        tokio::task::spawn_local(hello::serve(
+            OsNetwork,
+            listener,
+            process::hello_of_this_machine()?,
+        ));
     }
     Ok(addr)
 }
@@ -118,7 +136,13 @@ async fn tunnel_up(responder: &Admin<OsNetwork>) {
 
 /// Says what runs and what to try.
 fn explain(ports: &Ports, service: SocketAddr) -> io::Result<()> {
-    let Ports { initiator_api, tunnels, initiator_admin, responder_admin, egress } = ports;
+    let Ports {
+        initiator_api,
+        tunnels,
+        initiator_admin,
+        responder_admin,
+        egress,
+    } = ports;
     let i = "downstream_reverse_connection";
     let host = format!("127.0.0.1:{tunnels}");
     let mut out = io::stdout().lock();

@@ -108,11 +108,17 @@ impl fmt::Display for AddressError {
                 write!(f, "must have exactly one ':' behind the '@', has {found}")
             }
             AddressErrorKind::EmptyTenant => {
-                write!(f, "the tenant may not be empty: responders since Envoy 1.40 refuse such handshakes")
+                write!(
+                    f,
+                    "the tenant may not be empty: responders since Envoy 1.40 refuse such handshakes"
+                )
             }
             AddressErrorKind::Id { part, why } => write!(f, "the {part} {why}"),
             AddressErrorKind::Count { found } => {
-                write!(f, "the count must be a number from 0 to {COUNT_MAX}, is {found:?}")
+                write!(
+                    f,
+                    "the count must be a number from 0 to {COUNT_MAX}, is {found:?}"
+                )
             }
             AddressErrorKind::CountRange { found } => {
                 write!(f, "the count must be from 0 to {COUNT_MAX}, is {found}")
@@ -132,10 +138,20 @@ impl TunnelAddress {
     /// [`AddressError`] says which rule of the grammar is broken, and where.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let error = |at, kind| AddressError { at, kind };
-        let rest = text.strip_prefix(SCHEME).ok_or_else(|| error(0, AddressErrorKind::Scheme))?;
+        let rest = text
+            .strip_prefix(SCHEME)
+            .ok_or_else(|| error(0, AddressErrorKind::Scheme))?;
         let Some(at) = rest.find('@').filter(|_| rest.matches('@').count() == 1) else {
-            let second = rest.match_indices('@').nth(1).map_or(text.len(), |(i, _)| SCHEME.len() + i);
-            return Err(error(second, AddressErrorKind::At { found: rest.matches('@').count() }));
+            let second = rest
+                .match_indices('@')
+                .nth(1)
+                .map_or(text.len(), |(i, _)| SCHEME.len() + i);
+            return Err(error(
+                second,
+                AddressErrorKind::At {
+                    found: rest.matches('@').count(),
+                },
+            ));
         };
         let (source, target) = (&rest[..at], &rest[at + 1..]);
         let target_at = SCHEME.len() + at + 1;
@@ -148,8 +164,16 @@ impl TunnelAddress {
             return Err(error(SCHEME.len() + third, AddressErrorKind::Source { found }));
         };
         let Some((upstream, count)) = target.split_once(':').filter(|(_, count)| !count.contains(':')) else {
-            let second = target.match_indices(':').nth(1).map_or(text.len(), |(i, _)| target_at + i);
-            return Err(error(second, AddressErrorKind::Target { found: target.matches(':').count() }));
+            let second = target
+                .match_indices(':')
+                .nth(1)
+                .map_or(text.len(), |(i, _)| target_at + i);
+            return Err(error(
+                second,
+                AddressErrorKind::Target {
+                    found: target.matches(':').count(),
+                },
+            ));
         };
         let node_at = SCHEME.len();
         let cluster_at = node_at + node.len() + 1;
@@ -164,14 +188,26 @@ impl TunnelAddress {
         };
         let cluster = part(Part::UpstreamCluster, target_at, upstream, ClusterName::parse)?;
         let count = parse_count(count, target_at + upstream.len() + 1)?;
-        Ok(Self { identity, cluster, count })
+        Ok(Self {
+            identity,
+            cluster,
+            count,
+        })
     }
 }
 
 impl fmt::Display for TunnelAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Identity { tenant, cluster, node } = &self.identity;
-        write!(f, "{SCHEME}{node}:{cluster}:{tenant}@{}:{}", self.cluster, self.count)
+        let Identity {
+            tenant,
+            cluster,
+            node,
+        } = &self.identity;
+        write!(
+            f,
+            "{SCHEME}{node}:{cluster}:{tenant}@{}:{}",
+            self.cluster, self.count
+        )
     }
 }
 
@@ -182,8 +218,15 @@ fn part<T>(
     parse: fn(&str) -> Result<T, IdError>,
 ) -> Result<T, AddressError> {
     parse(text).map_err(|why| {
-        let within = if let IdError::Character { at, .. } = why { at } else { 0 };
-        AddressError { at: at + within, kind: AddressErrorKind::Id { part, why } }
+        let within = if let IdError::Character { at, .. } = why {
+            at
+        } else {
+            0
+        };
+        AddressError {
+            at: at + within,
+            kind: AddressErrorKind::Id { part, why },
+        }
     })
 }
 
@@ -192,17 +235,27 @@ fn parse_count(text: &str, at: usize) -> Result<u32, AddressError> {
     let digits = text.trim();
     let digits = digits.strip_prefix('+').unwrap_or(digits);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(AddressError { at, kind: AddressErrorKind::Count { found: text.to_owned() } });
+        return Err(AddressError {
+            at,
+            kind: AddressErrorKind::Count {
+                found: text.to_owned(),
+            },
+        });
     }
     let found = digits.parse().unwrap_or(u64::MAX);
     match u32::try_from(found) {
         Ok(count) if count <= COUNT_MAX => Ok(count),
-        Ok(_) | Err(_) => Err(AddressError { at, kind: AddressErrorKind::CountRange { found } }),
+        Ok(_) | Err(_) => Err(AddressError {
+            at,
+            kind: AddressErrorKind::CountRange { found },
+        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SEED: &str = "rc://downstream-node:downstream-cluster:downstream-tenant@upstream-cluster:1";
@@ -224,7 +277,11 @@ mod tests {
 
     #[test]
     fn counts_are_read_as_envoy_reads_them() {
-        let count = |text| TunnelAddress::parse(&format!("rc://n:c:t@u:{text}")).map(|a| a.count).ok();
+        let count = |text| {
+            TunnelAddress::parse(&format!("rc://n:c:t@u:{text}"))
+                .map(|a| a.count)
+                .ok()
+        };
         assert_eq!(count("0"), Some(0));
         assert_eq!(count("1024"), Some(1024));
         assert_eq!(count(" 7 "), Some(7));
@@ -246,16 +303,61 @@ mod tests {
         assert_eq!(error("rc://n:c:t:x@u:1"), (10, K::Source { found: 3 }));
         assert_eq!(error("rc://n:c:t@u"), (12, K::Target { found: 0 }));
         assert_eq!(error("rc://n:c:t@u:1:2"), (14, K::Target { found: 2 }));
-        assert_eq!(error("rc://:c:t@u:1"), (5, K::Id { part: Part::Node, why: IdError::Empty }));
-        assert_eq!(error("rc://n::t@u:1"), (7, K::Id { part: Part::Cluster, why: IdError::Empty }));
+        assert_eq!(
+            error("rc://:c:t@u:1"),
+            (
+                5,
+                K::Id {
+                    part: Part::Node,
+                    why: IdError::Empty
+                }
+            )
+        );
+        assert_eq!(
+            error("rc://n::t@u:1"),
+            (
+                7,
+                K::Id {
+                    part: Part::Cluster,
+                    why: IdError::Empty
+                }
+            )
+        );
         assert_eq!(error("rc://n:c:@u:1"), (9, K::EmptyTenant));
-        assert_eq!(error("rc://n:c:t@:1"), (11, K::Id { part: Part::UpstreamCluster, why: IdError::Empty }));
+        assert_eq!(
+            error("rc://n:c:t@:1"),
+            (
+                11,
+                K::Id {
+                    part: Part::UpstreamCluster,
+                    why: IdError::Empty
+                }
+            )
+        );
         let tab = IdError::Character { at: 1, found: '\t' };
-        assert_eq!(error("rc://a\tb:c:t@u:1"), (6, K::Id { part: Part::Node, why: tab }));
+        assert_eq!(
+            error("rc://a\tb:c:t@u:1"),
+            (
+                6,
+                K::Id {
+                    part: Part::Node,
+                    why: tab
+                }
+            )
+        );
         assert_eq!(error("rc://n:c:t@u:x"), (13, K::Count { found: "x".into() }));
         assert_eq!(error("rc://n:c:t@u:1025"), (13, K::CountRange { found: 1025 }));
         let long = format!("rc://{}:c:t@u:1", "x".repeat(256));
-        assert_eq!(error(&long), (5, K::Id { part: Part::Node, why: IdError::TooLong { bytes: 256 } }));
+        assert_eq!(
+            error(&long),
+            (
+                5,
+                K::Id {
+                    part: Part::Node,
+                    why: IdError::TooLong { bytes: 256 }
+                }
+            )
+        );
     }
 
     #[test]
@@ -265,5 +367,44 @@ mod tests {
             "at byte 9: the tenant may not be empty: responders since Envoy 1.40 refuse such handshakes; \
              the form is rc://node:cluster:tenant@upstream_cluster:count"
         );
+    }
+
+    #[test]
+    fn every_message_names_its_byte_and_the_form() {
+        for text in [
+            "",
+            "rc://n:c:t",
+            "rc://n:c@u:1",
+            "rc://n:c:t@u",
+            "rc://:c:t@u:1",
+            "rc://n:c:t@u:1025",
+        ] {
+            let error = TunnelAddress::parse(text).unwrap_err();
+            let message = error.to_string();
+            assert!(
+                message.starts_with(&format!("at byte {}: ", error.at)),
+                "{message}"
+            );
+            assert!(message.ends_with(FORM), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            node in "[!-9;-?A-~]{1,255}", cluster in "[a-zäß]{1,100}", tenant in "[a-z]{1,9}", count in 0..=COUNT_MAX,
+        ) {
+            let text = format!("rc://{node}:{cluster}:{tenant}@u:{count}");
+            prop_assert_eq!(TunnelAddress::parse(&text).unwrap().to_string(), text);
+        }
+
+        /// The place of an error lies within the text, or right behind it.
+        #[test]
+        fn no_text_panics(text in "(rc://)?[a:@ 0-9+\u{e9}\t]{0,12}(@u:[0-9 +]{0,3})?") {
+            match TunnelAddress::parse(&text) {
+                Ok(address) => prop_assert_eq!(TunnelAddress::parse(&address.to_string()).unwrap(), address),
+                Err(error) => prop_assert!(error.at <= text.len() && text.is_char_boundary(error.at)),
+            }
+        }
     }
 }

@@ -76,7 +76,9 @@ impl Backoff {
         let cap = match pace {
             Pace::Refused => policy.refused_max,
             Pace::Silent | Pace::Rejected { retry_after: None } => policy.silent_max,
-            Pace::Rejected { retry_after: Some(after) } => {
+            Pace::Rejected {
+                retry_after: Some(after),
+            } => {
                 let after = after.min(policy.silent_max);
                 return after + rng.between(Duration::ZERO, after * 15 / 100);
             }
@@ -93,13 +95,20 @@ mod tests {
 
     fn delays(pace: Pace, n: usize) -> Vec<Duration> {
         let (mut backoff, mut rng) = (Backoff::new(), Rng::from_seed(3));
-        (0..n).map(|_| backoff.delay(&BackoffPolicy::default(), pace, &mut rng)).collect()
+        (0..n)
+            .map(|_| backoff.delay(&BackoffPolicy::default(), pace, &mut rng))
+            .collect()
     }
 
     fn longest(pace: Pace, attempt: u32) -> u128 {
         let mut longest = Duration::ZERO;
         for seed in 0..2_000 {
-            let (mut backoff, mut rng) = (Backoff { attempts: attempt - 1 }, Rng::from_seed(seed));
+            let (mut backoff, mut rng) = (
+                Backoff {
+                    attempts: attempt - 1,
+                },
+                Rng::from_seed(seed),
+            );
             let delay = backoff.delay(&BackoffPolicy::default(), pace, &mut rng);
             assert!(delay >= FLOOR);
             longest = longest.max(delay);
@@ -111,17 +120,30 @@ mod tests {
     fn the_ceiling_doubles_up_to_the_cap_of_the_pace() {
         for (attempt, ceiling) in [(1, 50), (2, 100), (3, 200), (4, 400), (5, 500), (60, 500)] {
             let longest = longest(Pace::Refused, attempt);
-            assert!((ceiling * 99 / 100..=ceiling).contains(&longest), "{attempt}: {longest}");
+            assert!(
+                (ceiling * 99 / 100..=ceiling).contains(&longest),
+                "{attempt}: {longest}"
+            );
         }
         for (attempt, ceiling) in [(5, 800), (8, 6_400), (9, 10_000), (u32::MAX, 10_000)] {
             let longest = longest(Pace::Silent, attempt);
-            assert!((ceiling * 99 / 100..=ceiling).contains(&longest), "{attempt}: {longest}");
+            assert!(
+                (ceiling * 99 / 100..=ceiling).contains(&longest),
+                "{attempt}: {longest}"
+            );
         }
     }
 
     #[test]
     fn the_host_may_say_when_within_reason() {
-        let told = |seconds| delays(Pace::Rejected { retry_after: Some(Duration::from_secs(seconds)) }, 1)[0];
+        let told = |seconds| {
+            delays(
+                Pace::Rejected {
+                    retry_after: Some(Duration::from_secs(seconds)),
+                },
+                1,
+            )[0]
+        };
         assert!((7_000..=8_050).contains(&told(7).as_millis()));
         assert!((10_000..=11_500).contains(&told(100).as_millis()));
     }

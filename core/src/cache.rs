@@ -64,9 +64,17 @@ impl Cache {
         let tenancy = if tenant_isolation {
             Tenancy::Isolated(BTreeMap::new())
         } else {
-            Tenancy::Shared(Index { nodes: BTreeMap::new(), clusters: BTreeMap::new() })
+            Tenancy::Shared(Index {
+                nodes: BTreeMap::new(),
+                clusters: BTreeMap::new(),
+            })
         };
-        Self { worker, max_streams, tenancy, tunnels: BTreeMap::new() }
+        Self {
+            worker,
+            max_streams,
+            tenancy,
+            tunnels: BTreeMap::new(),
+        }
     }
 
     /// Adds a tunnel that may be chosen from now on. Adding it again has no effect.
@@ -75,8 +83,12 @@ impl Cache {
             return;
         }
         self.tunnels.insert(tunnel, Arc::clone(identity));
-        let candidate =
-            Candidate { tunnel, cluster: identity.cluster.clone(), own: owner == self.worker, streams: 0 };
+        let candidate = Candidate {
+            tunnel,
+            cluster: identity.cluster.clone(),
+            own: owner == self.worker,
+            streams: 0,
+        };
         let index = match &mut self.tenancy {
             Tenancy::Shared(index) => index,
             Tenancy::Isolated(tenants) => tenants.entry(identity.tenant.clone()).or_default(),
@@ -156,7 +168,10 @@ impl Cache {
                 Tenancy::Isolated(tenants) => tenants.get(&identity.tenant)?,
             };
             let node = index.nodes.get(&identity.node)?;
-            node.tunnels.iter().find(|c| c.tunnel == tunnel).map(|c| c.streams)
+            node.tunnels
+                .iter()
+                .find(|c| c.tunnel == tunnel)
+                .map(|c| c.streams)
         };
         self.tunnels.get(&tunnel).and_then(find).unwrap_or(0)
     }
@@ -164,7 +179,11 @@ impl Cache {
 
 impl Index {
     fn insert(&mut self, candidate: Candidate, identity: &Identity) {
-        self.nodes.entry(identity.node.clone()).or_default().tunnels.push(candidate);
+        self.nodes
+            .entry(identity.node.clone())
+            .or_default()
+            .tunnels
+            .push(candidate);
         let nodes = &mut self.clusters.entry(identity.cluster.clone()).or_default().nodes;
         if let Err(at) = nodes.binary_search(&identity.node) {
             nodes.insert(at, identity.node.clone());

@@ -36,7 +36,10 @@ impl fmt::Display for IdError {
             Self::Empty => f.write_str("is empty"),
             Self::TooLong { bytes } => write!(f, "has {bytes} bytes; at most {ID_BYTES_MAX} are allowed"),
             Self::Character { at, found } => {
-                write!(f, "has {found:?} at byte {at}, which cannot travel in an HTTP header")
+                write!(
+                    f,
+                    "has {found:?} at byte {at}, which cannot travel in an HTTP header"
+                )
             }
             Self::OuterBlank => f.write_str("begins or ends with a blank"),
             Self::NotUtf8 => f.write_str("is not UTF-8"),
@@ -173,8 +176,14 @@ mod tests {
     #[test]
     fn each_rule_names_itself() {
         assert_eq!(NodeId::parse(""), Err(IdError::Empty));
-        assert_eq!(NodeId::parse(&"x".repeat(256)), Err(IdError::TooLong { bytes: 256 }));
-        assert_eq!(NodeId::parse("a\nb"), Err(IdError::Character { at: 1, found: '\n' }));
+        assert_eq!(
+            NodeId::parse(&"x".repeat(256)),
+            Err(IdError::TooLong { bytes: 256 })
+        );
+        assert_eq!(
+            NodeId::parse("a\nb"),
+            Err(IdError::Character { at: 1, found: '\n' })
+        );
         assert_eq!(NodeId::parse(" a"), Err(IdError::OuterBlank));
         assert_eq!(NodeId::parse("a "), Err(IdError::OuterBlank));
     }

@@ -158,7 +158,10 @@ impl Registry {
     /// tunnel, and the next placement evens it out.
     pub fn place(&mut self, identity: &Identity) -> Placement {
         self.serial += 1;
-        let tunnel = TunnelId { named_by: self.worker, serial: self.serial };
+        let tunnel = TunnelId {
+            named_by: self.worker,
+            serial: self.serial,
+        };
         let node = (identity.tenant.clone(), identity.node.clone());
         let worker = match self.loads.get(&node) {
             None => self.worker,
@@ -182,13 +185,25 @@ impl Registry {
         let identity = Arc::clone(identity);
         self.sit(
             tunnel,
-            Seat { node: (identity.tenant.clone(), identity.node.clone()), worker: self.worker },
+            Seat {
+                node: (identity.tenant.clone(), identity.node.clone()),
+                worker: self.worker,
+            },
         );
         self.owned.insert(
             tunnel,
-            Tunnel { identity: Arc::clone(&identity), state: State::Idle, since: now, opened: now },
+            Tunnel {
+                identity: Arc::clone(&identity),
+                state: State::Idle,
+                since: now,
+                opened: now,
+            },
         );
-        self.actions.push_back(Action::Publish(Fact::Opened { tunnel, identity, owner: self.worker }));
+        self.actions.push_back(Action::Publish(Fact::Opened {
+            tunnel,
+            identity,
+            owner: self.worker,
+        }));
     }
 
     /// A tunnel of this worker carries HTTP/2 from now on.
@@ -230,13 +245,23 @@ impl Registry {
             self.closed.pop_front();
         }
         let lived = now - entry.opened;
-        self.closed.push_back(Closed { tunnel, identity: entry.identity, at: now, lived, why });
+        self.closed.push_back(Closed {
+            tunnel,
+            identity: entry.identity,
+            at: now,
+            lived,
+            why,
+        });
     }
 
     /// What another worker told about a tunnel of its own.
     pub fn on_fact(&mut self, fact: &Fact) {
         match fact {
-            Fact::Opened { tunnel, identity, owner } => {
+            Fact::Opened {
+                tunnel,
+                identity,
+                owner,
+            } => {
                 let node = (identity.tenant.clone(), identity.node.clone());
                 self.sit(*tunnel, Seat { node, worker: *owner });
             }
@@ -272,8 +297,10 @@ impl Registry {
 
     fn sit(&mut self, tunnel: TunnelId, seat: Seat) {
         self.stand(tunnel);
-        let loads =
-            self.loads.entry(seat.node.clone()).or_insert_with(|| vec![0; usize::from(self.workers)]);
+        let loads = self
+            .loads
+            .entry(seat.node.clone())
+            .or_insert_with(|| vec![0; usize::from(self.workers)]);
         if let Some(load) = loads.get_mut(usize::from(seat.worker.0)) {
             *load += 1;
         }

@@ -37,7 +37,10 @@ impl KeyRules {
     /// The first header present, in the order of `rules`, names the host; with `tenant_isolation` the
     /// request must name its tenant too.
     pub const fn new(rules: Vec<Names>, tenant_isolation: bool) -> Self {
-        Self { rules, tenant_isolation }
+        Self {
+            rules,
+            tenant_isolation,
+        }
     }
 
     /// Reads the key of one request. `header(i)` is the value of the header of rule `i`.
@@ -59,7 +62,13 @@ impl KeyRules {
         self.rules
             .iter()
             .enumerate()
-            .find_map(|(i, names)| header(i).filter(present).map(|id| RouteKey { tenant, names: *names, id }))
+            .find_map(|(i, names)| {
+                header(i).filter(present).map(|id| RouteKey {
+                    tenant,
+                    names: *names,
+                    id,
+                })
+            })
             .ok_or(Refusal::NoHostId)
     }
 }
@@ -80,7 +89,10 @@ impl<T> Prefixes<T> {
 
     /// The route for a path, without its query.
     pub fn find(&self, path: &str) -> Option<&T> {
-        self.by_length.iter().find(|(prefix, _)| path.starts_with(prefix.as_str())).map(|(_, route)| route)
+        self.by_length
+            .iter()
+            .find(|(prefix, _)| path.starts_with(prefix.as_str()))
+            .map(|(_, route)| route)
     }
 }
 
@@ -217,7 +229,11 @@ mod tests {
         let key = |values: &[Option<&'static str>]| rules.key(|i| values[i], None).map(|k| (k.names, k.id));
         assert_eq!(key(&[Some("n"), Some("c")]), Ok((Names::Either, "n")));
         assert_eq!(key(&[None, Some("c")]), Ok((Names::Cluster, "c")));
-        assert_eq!(key(&[Some(""), Some("c")]), Ok((Names::Cluster, "c")), "an empty value is absent");
+        assert_eq!(
+            key(&[Some(""), Some("c")]),
+            Ok((Names::Cluster, "c")),
+            "an empty value is absent"
+        );
         assert_eq!(key(&[None, None]), Err(Refusal::NoHostId));
     }
 
@@ -240,7 +256,11 @@ mod tests {
     fn the_longest_prefix_wins() {
         let routes = Prefixes::new([("/".into(), 'a'), ("/api".into(), 'b'), ("/api/v2".into(), 'c')]);
         assert_eq!(routes.find("/api/v2/x"), Some(&'c'));
-        assert_eq!(routes.find("/apiary"), Some(&'b'), "a prefix of the text, as in Envoy");
+        assert_eq!(
+            routes.find("/apiary"),
+            Some(&'b'),
+            "a prefix of the text, as in Envoy"
+        );
         assert_eq!(routes.find("/"), Some(&'a'));
         assert_eq!(Prefixes::new([("/api".to_owned(), 'b')]).find("/"), None);
     }

@@ -204,7 +204,9 @@ impl Sheet {
 
     /// The spelt numbers, sorted by name; the hidden ones only if asked for.
     pub fn lines(&self, prefix: &str, hidden: bool) -> Vec<(String, u64)> {
-        let shown = self.iter().filter(|(name, value)| hidden || !name.is_hidden(*value));
+        let shown = self
+            .iter()
+            .filter(|(name, value)| hidden || !name.is_hidden(*value));
         let mut lines: Vec<_> = shown.map(|(name, value)| (name.spell(prefix), value)).collect();
         lines.sort();
         lines
@@ -220,7 +222,11 @@ mod tests {
         let cluster = ClusterName::parse("upstream-cluster").unwrap();
         let host: SocketAddr = "172.27.0.2:9000".parse().unwrap();
         let mut sheet = Sheet::default();
-        for (state, n) in [(DialState::Connecting, 0), (DialState::Connected, 1), (DialState::Backoff, 0)] {
+        for (state, n) in [
+            (DialState::Connecting, 0),
+            (DialState::Connected, 1),
+            (DialState::Backoff, 0),
+        ] {
             for worker in [None, Some(WorkerId(0))] {
                 sheet.add(Name::HostTunnels(worker, host, state), n);
                 sheet.add(Name::UpstreamTunnels(worker, cluster.clone(), state), n);
@@ -228,7 +234,11 @@ mod tests {
         }
         sheet.add(Name::HandshakeSucceeded(WorkerId(0), cluster), 1);
         let p = "downstream_reverse_connection";
-        let lines: Vec<_> = sheet.lines(p, false).into_iter().map(|(n, v)| format!("{n}: {v}")).collect();
+        let lines: Vec<_> = sheet
+            .lines(p, false)
+            .into_iter()
+            .map(|(n, v)| format!("{n}: {v}"))
+            .collect();
         assert_eq!(
             lines,
             [
@@ -257,7 +267,11 @@ mod tests {
         let mut total = sheet(0, 2);
         total.merge(&sheet(1, 3));
         let lines = total.lines("r", false);
-        let expected = [("r.nodes.n", 5), ("r.worker_0.node.n", 2), ("r.worker_1.node.n", 3)];
+        let expected = [
+            ("r.nodes.n", 5),
+            ("r.worker_0.node.n", 2),
+            ("r.worker_1.node.n", 3),
+        ];
         assert_eq!(lines, expected.map(|(n, v)| (n.to_owned(), v)));
     }
 

@@ -27,14 +27,18 @@ struct Available {
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     let text = serde_json::to_string(value).unwrap_or_default();
     let mut response = Response::new(Full::new(Bytes::from(text)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn refuse(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -58,8 +62,13 @@ pub(crate) fn of_responder<B>(
     identities: &BTreeMap<Arc<Identity>, u32>,
 ) -> Response<Full<Bytes>> {
     let count = |belongs: &dyn Fn(&Identity) -> bool| {
-        let counts = identities.iter().filter(|(identity, _)| belongs(identity)).map(|(_, n)| n);
-        json(&Available { available_connections: counts.sum() })
+        let counts = identities
+            .iter()
+            .filter(|(identity, _)| belongs(identity))
+            .map(|(_, n)| n);
+        json(&Available {
+            available_connections: counts.sum(),
+        })
     };
     answer(request, |query| {
         if let Some(node) = query.get("node_id") {
@@ -69,7 +78,10 @@ pub(crate) fn of_responder<B>(
             return count(&|identity| identity.cluster.as_str() == *cluster);
         }
         let accepted = identities.keys().map(|identity| identity.node.as_str()).collect();
-        json(&Connections { accepted, connected: BTreeSet::new() })
+        json(&Connections {
+            accepted,
+            connected: BTreeSet::new(),
+        })
     })
 }
 
@@ -80,11 +92,16 @@ pub(crate) fn of_initiator<B>(
 ) -> Response<Full<Bytes>> {
     answer(request, |query| {
         if let Some(cluster) = query.get("cluster_id").or_else(|| query.get("node_id")) {
-            return json(&Available { available_connections: clusters.get(*cluster).copied().unwrap_or(0) });
+            return json(&Available {
+                available_connections: clusters.get(*cluster).copied().unwrap_or(0),
+            });
         }
         let up = clusters.iter().filter(|(_, tunnels)| **tunnels > 0);
         let connected = up.map(|(name, _)| name.as_str()).collect();
-        json(&Connections { accepted: BTreeSet::new(), connected })
+        json(&Connections {
+            accepted: BTreeSet::new(),
+            connected,
+        })
     })
 }
 
@@ -136,8 +153,14 @@ mod tests {
     fn an_initiator_lists_the_clusters_that_it_reaches() {
         let clusters = BTreeMap::from([("up".to_owned(), 1), ("down".to_owned(), 0)]);
         let ask = |uri: &str| read(of_initiator(&Request::get(uri).body(()).unwrap(), &clusters)).1;
-        assert_eq!(ask("/reverse_connections"), "{\"accepted\":[],\"connected\":[\"up\"]}");
-        assert_eq!(ask("/reverse_connections?cluster_id=down"), "{\"available_connections\":0}");
+        assert_eq!(
+            ask("/reverse_connections"),
+            "{\"accepted\":[],\"connected\":[\"up\"]}"
+        );
+        assert_eq!(
+            ask("/reverse_connections?cluster_id=down"),
+            "{\"available_connections\":0}"
+        );
     }
 
     #[test]

@@ -12,7 +12,9 @@ impl Clock {
     /// A clock that reads zero now.
     #[expect(clippy::disallowed_methods, reason = "the one home of monotonic time")]
     pub fn start() -> Self {
-        Self { origin: tokio::time::Instant::now() }
+        Self {
+            origin: tokio::time::Instant::now(),
+        }
     }
 
     /// What time it is.

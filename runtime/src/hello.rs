@@ -45,7 +45,9 @@ pub async fn serve<N: Network>(net: N, listener: N::Listener, hello: Hello) {
                 std::future::ready(Ok::<_, Infallible>(answer))
             });
             // A client that breaks off ends its own connection only.
-            let _ = crate::http::server(None).serve_connection(TokioIo::new(stream), service).await;
+            let _ = crate::http::server(None)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -97,9 +99,17 @@ mod tests {
 
     #[test]
     fn the_answer_has_the_five_lines_of_the_seed() {
-        let request = Request::get("http://localhost:8085/downstream_service").body(()).unwrap();
+        let request = Request::get("http://localhost:8085/downstream_service")
+            .body(())
+            .unwrap();
         let wall = Duration::from_secs(1_758_835_538);
-        let response = answer("b490f264caf9", "172.27.0.3:80".parse().unwrap(), wall, &request, "41807e3cd1f6a0b601597b80f7e51513");
+        let response = answer(
+            "b490f264caf9",
+            "172.27.0.3:80".parse().unwrap(),
+            wall,
+            &request,
+            "41807e3cd1f6a0b601597b80f7e51513",
+        );
         assert_eq!(response.headers()[CONTENT_TYPE], "text/plain");
         assert_eq!(response.headers()[EXPIRES], "Thu, 25 Sep 2025 21:25:37 GMT");
         let body = format!("{:?}", response.into_body());

@@ -11,14 +11,21 @@ fn identity(tenant: &str, cluster: &str, node: &str) -> Arc<Identity> {
 }
 
 fn t(serial: u64) -> TunnelId {
-    TunnelId { named_by: WorkerId(0), serial }
+    TunnelId {
+        named_by: WorkerId(0),
+        serial,
+    }
 }
 
 const OWN: WorkerId = WorkerId(0);
 const OTHER: WorkerId = WorkerId(1);
 
 fn key(names: Names, id: &str) -> RouteKey<'_> {
-    RouteKey { tenant: None, names, id }
+    RouteKey {
+        tenant: None,
+        names,
+        id,
+    }
 }
 
 /// A cache of worker 0 with cap 2, in which nothing is isolated.
@@ -58,7 +65,11 @@ fn an_id_of_node_and_cluster_reaches_both_where_the_header_says_which() {
     cache.insert(t(2), &identity("t", "c", "x"), OWN);
     assert_eq!(cache.pick(&key(Names::Cluster, "x")), Ok(t(1)));
     assert_eq!(cache.pick(&key(Names::Node, "x")), Ok(t(2)));
-    assert_eq!(cache.pick(&key(Names::Either, "x")), Ok(t(2)), "a node comes first");
+    assert_eq!(
+        cache.pick(&key(Names::Either, "x")),
+        Ok(t(2)),
+        "a node comes first"
+    );
 }
 
 #[test]
@@ -121,7 +132,9 @@ fn a_full_node_of_a_cluster_is_passed_over() {
     let mut cache = cache();
     cache.insert(t(1), &identity("t", "c", "a"), OWN);
     cache.insert(t(2), &identity("t", "c", "b"), OWN);
-    let picks: Vec<_> = (0..5).map(|_| cache.pick(&key(Names::Cluster, "c")).map(|t| t.serial)).collect();
+    let picks: Vec<_> = (0..5)
+        .map(|_| cache.pick(&key(Names::Cluster, "c")).map(|t| t.serial))
+        .collect();
     assert_eq!(picks, [Ok(1), Ok(2), Ok(1), Ok(2), Err(Refusal::Overloaded)]);
     cache.release(t(2));
     assert_eq!(cache.pick(&key(Names::Cluster, "c")), Ok(t(2)));
@@ -133,7 +146,11 @@ fn isolated_tenants_never_see_each_other() {
     cache.insert(t(1), &identity("red", "c", "n"), OWN);
     cache.insert(t(2), &identity("blue", "c", "n"), OWN);
     let ask = |cache: &mut Cache, tenant| {
-        cache.pick(&RouteKey { tenant: Some(tenant), names: Names::Either, id: "c" })
+        cache.pick(&RouteKey {
+            tenant: Some(tenant),
+            names: Names::Either,
+            id: "c",
+        })
     };
     assert_eq!(ask(&mut cache, "red"), Ok(t(1)));
     assert_eq!(ask(&mut cache, "blue"), Ok(t(2)));

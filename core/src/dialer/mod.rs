@@ -98,14 +98,20 @@ impl DialFailure {
 
     /// The reason in one word, with the responder's status.
     pub fn reason(&self) -> &str {
-        if let Self::Rejected { reason, .. } = self { reason } else { self.label() }
+        if let Self::Rejected { reason, .. } = self {
+            reason
+        } else {
+            self.label()
+        }
     }
 
     const fn pace(&self) -> Pace {
         match self {
             Self::Refused => Pace::Refused,
             Self::TimedOut | Self::Unreachable => Pace::Silent,
-            Self::Rejected { retry_after, .. } => Pace::Rejected { retry_after: *retry_after },
+            Self::Rejected { retry_after, .. } => Pace::Rejected {
+                retry_after: *retry_after,
+            },
             Self::Protocol => Pace::Rejected { retry_after: None },
         }
     }
@@ -227,8 +233,12 @@ impl Dialer {
             return;
         }
         let listed = |host: &SocketAddr| targets.iter().any(|t| t.host == *host);
-        let gone: Vec<_> =
-            self.hosts.keys().filter(|(c, host)| c == cluster && !listed(host)).cloned().collect();
+        let gone: Vec<_> = self
+            .hosts
+            .keys()
+            .filter(|(c, host)| c == cluster && !listed(host))
+            .cloned()
+            .collect();
         for key in gone {
             self.want(now, &key, 0);
             self.hosts.remove(&key);
@@ -271,7 +281,9 @@ impl Dialer {
         if let Some(place) = self.slots.get_mut(&slot)
             && matches!(place.state, State::Established { .. })
         {
-            place.state = State::Draining { deadline: now + self.policy.drain_timeout };
+            place.state = State::Draining {
+                deadline: now + self.policy.drain_timeout,
+            };
             let host = place.host.clone();
             self.fill(now, &host);
             self.dial_due();
@@ -290,7 +302,10 @@ impl Dialer {
                     backoff.reset();
                 }
                 let delay = backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng);
-                place.state = State::Backoff { until: now + delay, backoff };
+                place.state = State::Backoff {
+                    until: now + delay,
+                    backoff,
+                };
             }
             State::Draining { .. } => {
                 self.slots.remove(&slot);
@@ -317,8 +332,12 @@ impl Dialer {
     /// A deadline may have passed. Early calls have no effect, late ones fire each timer once.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.see(now);
-        let due: Vec<_> =
-            self.slots.iter().filter(|(_, p)| p.deadline().is_some_and(|d| d.at <= now)).map(|(s, _)| *s).collect();
+        let due: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, p)| p.deadline().is_some_and(|d| d.at <= now))
+            .map(|(s, _)| *s)
+            .collect();
         for slot in due {
             self.fire(now, slot);
         }
@@ -333,9 +352,15 @@ impl Dialer {
     /// When to call [`Dialer::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.actions.is_empty() {
-            return Some(Deadline { at: self.seen, reason: "actions queued" });
+            return Some(Deadline {
+                at: self.seen,
+                reason: "actions queued",
+            });
         }
-        self.slots.values().map(Place::deadline).fold(None, Deadline::earlier)
+        self.slots
+            .values()
+            .map(Place::deadline)
+            .fold(None, Deadline::earlier)
     }
 
     /// Each host.
@@ -372,7 +397,10 @@ impl Dialer {
 
     /// How many tunnels to a cluster are up.
     pub fn connected(&self, cluster: &ClusterName) -> u32 {
-        let up = self.slots.values().filter(|p| matches!(p.state, State::Established { .. }));
+        let up = self
+            .slots
+            .values()
+            .filter(|p| matches!(p.state, State::Established { .. }));
         u32::try_from(up.filter(|p| p.host.0 == *cluster).count()).unwrap_or(u32::MAX)
     }
 
@@ -391,13 +419,30 @@ impl Dialer {
 
     /// Makes slots for the tunnels that a host lacks.
     fn fill(&mut self, now: Instant, key: &HostKey) {
-        let wanted = if self.draining { 0 } else { self.hosts.get(key).map_or(0, |host| host.wanted) };
-        let have = self.slots.values().filter(|p| p.host == *key && p.counts()).count();
+        let wanted = if self.draining {
+            0
+        } else {
+            self.hosts.get(key).map_or(0, |host| host.wanted)
+        };
+        let have = self
+            .slots
+            .values()
+            .filter(|p| p.host == *key && p.counts())
+            .count();
         for _ in have..usize::try_from(wanted).unwrap_or(usize::MAX) {
             let slot = Slot(self.next_slot);
             self.next_slot += 1;
-            let state = State::Waiting { since: now, backoff: Backoff::new() };
-            self.slots.insert(slot, Place { host: key.clone(), state });
+            let state = State::Waiting {
+                since: now,
+                backoff: Backoff::new(),
+            };
+            self.slots.insert(
+                slot,
+                Place {
+                    host: key.clone(),
+                    state,
+                },
+            );
             self.queue.push_back(slot);
         }
     }
@@ -405,10 +450,16 @@ impl Dialer {
     /// Lets go of the tunnels that a host has too many, those furthest from being up first.
     fn trim(&mut self, now: Instant, key: &HostKey) {
         let wanted = self.hosts.get(key).map_or(0, |host| host.wanted);
-        let mut counted: Vec<_> =
-            self.slots.iter().filter(|(_, p)| p.host == *key && p.counts()).map(|(s, p)| (p.rank(), *s)).collect();
+        let mut counted: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, p)| p.host == *key && p.counts())
+            .map(|(s, p)| (p.rank(), *s))
+            .collect();
         counted.sort();
-        let surplus = counted.len().saturating_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let surplus = counted
+            .len()
+            .saturating_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
         for (_, slot) in counted.into_iter().take(surplus) {
             self.let_go(now, slot);
         }
@@ -428,7 +479,9 @@ impl Dialer {
                 self.actions.push_back(Action::Abort { slot });
             }
             State::Established { .. } => {
-                place.state = State::Draining { deadline: now + self.policy.drain_timeout };
+                place.state = State::Draining {
+                    deadline: now + self.policy.drain_timeout,
+                };
                 self.actions.push_back(Action::Drain { slot });
             }
             State::Draining { .. } => {}
@@ -469,14 +522,23 @@ impl Dialer {
         }
         let delay = backoff.delay(&self.policy.backoff, why.pace(), &mut self.rng);
         if let Some(place) = self.slots.get_mut(&slot) {
-            place.state = State::Backoff { until: now + delay, backoff };
+            place.state = State::Backoff {
+                until: now + delay,
+                backoff,
+            };
         }
     }
 
     /// Dials what is due, as far as the permits go.
     fn dial_due(&mut self) {
-        let connecting = self.slots.values().filter(|p| matches!(p.state, State::Connecting { .. })).count();
-        let permits = usize::try_from(self.policy.max_dials).unwrap_or(usize::MAX).saturating_sub(connecting);
+        let connecting = self
+            .slots
+            .values()
+            .filter(|p| matches!(p.state, State::Connecting { .. }))
+            .count();
+        let permits = usize::try_from(self.policy.max_dials)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(connecting);
         for _ in 0..permits {
             let Some(slot) = self.queue.pop_front() else {
                 return;
@@ -485,7 +547,10 @@ impl Dialer {
                 continue;
             };
             if let State::Waiting { backoff, .. } = place.state {
-                place.state = State::Connecting { deadline: self.seen + self.policy.dial_timeout, backoff };
+                place.state = State::Connecting {
+                    deadline: self.seen + self.policy.dial_timeout,
+                    backoff,
+                };
                 let (cluster, host) = place.host.clone();
                 self.actions.push_back(Action::Dial { slot, cluster, host });
             }

@@ -51,9 +51,18 @@ impl Place {
 
     pub(super) const fn deadline(&self) -> Option<Deadline> {
         match self.state {
-            State::Backoff { until, .. } => Some(Deadline { at: until, reason: "backoff" }),
-            State::Connecting { deadline, .. } => Some(Deadline { at: deadline, reason: "dial" }),
-            State::Draining { deadline } => Some(Deadline { at: deadline, reason: "drain" }),
+            State::Backoff { until, .. } => Some(Deadline {
+                at: until,
+                reason: "backoff",
+            }),
+            State::Connecting { deadline, .. } => Some(Deadline {
+                at: deadline,
+                reason: "dial",
+            }),
+            State::Draining { deadline } => Some(Deadline {
+                at: deadline,
+                reason: "drain",
+            }),
             State::Waiting { .. } | State::Established { .. } => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Every way in which a responder says no, and the bytes that say it (wire.md 2.3).
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::identity::IdError;
@@ -26,6 +27,8 @@ impl IdKind {
 }
 
 /// Why a handshake is refused.
+///
+/// `to_head` says that the method was HEAD: Envoy then sends the body unchunked, though its head says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// What came is no HTTP/1 request.
@@ -33,16 +36,16 @@ pub enum Refusal {
     /// HTTP/1.0.
     HttpVersion,
     /// The head is longer than [`super::HEAD_BYTES_MAX`], or has more headers than [`super::HEADERS_MAX`].
-    HeadTooLarge {
-        /// The method was HEAD: Envoy then sends the body as if it were not chunked.
-        head: bool,
-    },
+    HeadTooLarge,
     /// The request has a body.
-    Body,
+    Body {
+        /// The method was HEAD.
+        to_head: bool,
+    },
     /// Another method or path.
     NotFound {
         /// The method was HEAD.
-        head: bool,
+        to_head: bool,
     },
     /// The upgrade mode is demanded and not asked for.
     UpgradeRequired,
@@ -82,8 +85,8 @@ impl Refusal {
         match self {
             Self::HttpError => "http_error",
             Self::HttpVersion => "http_version",
-            Self::HeadTooLarge { .. } => "head_too_large",
-            Self::Body => "body_rejected",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Body { .. } => "body_rejected",
             Self::NotFound { .. } => "not_found",
             Self::UpgradeRequired => "upgrade_required",
             Self::MissingIds => "missing_ids",
@@ -112,8 +115,8 @@ impl Refusal {
             Self::Limit { .. } => "rejected",
             Self::HttpError
             | Self::HttpVersion
-            | Self::HeadTooLarge { .. }
-            | Self::Body
+            | Self::HeadTooLarge
+            | Self::Body { .. }
             | Self::NotFound { .. }
             | Self::Pipelined
             | Self::Timeout
@@ -121,11 +124,11 @@ impl Refusal {
         }
     }
 
-    /// The status line's code and phrase; none where nothing is said.
+    /// The code and the phrase of the status line; none where nothing is said.
     pub const fn status(&self) -> Option<(u16, &'static str)> {
         match self {
             Self::HttpError
-            | Self::Body
+            | Self::Body { .. }
             | Self::MissingIds
             | Self::EmptyTenant
             | Self::BadId { .. }
@@ -136,7 +139,7 @@ impl Refusal {
             Self::NotFound { .. } => Some((404, "Not Found")),
             Self::HttpVersion | Self::UpgradeRequired => Some((426, "Upgrade Required")),
             Self::Limit { .. } => Some((429, "Too Many Requests")),
-            Self::HeadTooLarge { .. } => Some((431, "Request Header Fields Too Large")),
+            Self::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
             Self::Timeout | Self::PeerClosed => None,
         }
     }
@@ -146,8 +149,8 @@ impl Refusal {
         match self {
             Self::HttpError | Self::Pipelined => "Bad Request".into(),
             Self::HttpVersion => "Upgrade Required".into(),
-            Self::HeadTooLarge { .. } => "Request Header Fields Too Large".into(),
-            Self::Body => "Reverse tunnel handshake must not carry a body".into(),
+            Self::HeadTooLarge => "Request Header Fields Too Large".into(),
+            Self::Body { .. } => "Reverse tunnel handshake must not carry a body".into(),
             Self::NotFound { .. } => "Not a reverse tunnel request".into(),
             Self::UpgradeRequired => "Upgrade: reverse-tunnel required".into(),
             Self::MissingIds => "Missing required reverse tunnel headers".into(),
@@ -168,23 +171,217 @@ impl Refusal {
         let Some((code, phrase)) = self.status() else {
             return Vec::new();
         };
-        let body = self.body();
-        let mut answer = format!("HTTP/1.1 {code} {phrase}\r\n");
+        let mut answer = format!("HTTP/1.1 {code} {phrase}\r\ncontent-type: text/plain\r\n");
         if *self == Self::UpgradeRequired {
             answer += "upgrade: reverse-tunnel\r\n";
         }
-        if let Self::Limit { retry_after: Some(after) } = self {
-            answer += &format!("retry-after: {}\r\n", after.as_secs().max(1));
+        if let Self::Limit {
+            retry_after: Some(after),
+        } = self
+        {
+            // Rounded up: 0 would say nothing, and less than meant would say too little.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            answer += &format!("retry-after: {}\r\n", seconds.max(1));
         }
-        answer += "content-type: text/plain\r\n";
-        let (length, is_head) = (body.len(), matches!(self, Self::HeadTooLarge { head: true } | Self::NotFound { head: true }));
+        let body = self.body();
         if *self == Self::HttpVersion {
             answer += &format!("\r\n{body}");
-        } else if is_head {
+        } else if matches!(
+            self,
+            Self::Body { to_head: true } | Self::NotFound { to_head: true }
+        ) {
             answer += &format!("transfer-encoding: chunked\r\n\r\n{body}");
         } else {
+            let length = body.len();
             answer += &format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
         }
         answer.into_bytes()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HttpError => f.write_str("the request is no HTTP/1.1"),
+            Self::HttpVersion => f.write_str("the request is HTTP/1.0"),
+            Self::HeadTooLarge => f.write_str("the request's head is too large"),
+            Self::Pipelined => f.write_str("bytes follow the request before its answer"),
+            Self::Limit { .. } => f.write_str("there are too many already"),
+            Self::Timeout => f.write_str("the request did not come in time"),
+            Self::PeerClosed => f.write_str("the peer went away"),
+            Self::Body { .. }
+            | Self::NotFound { .. }
+            | Self::UpgradeRequired
+            | Self::MissingIds
+            | Self::EmptyTenant
+            | Self::BadId { .. }
+            | Self::TenantSeparator
+            | Self::MissingClusterName
+            | Self::ClusterMismatch => f.write_str(&self.body()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(refusal: &Refusal) -> String {
+        String::from_utf8(refusal.encode()).unwrap()
+    }
+
+    fn answer(status: &str, length: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n\
+             {length}\r\n{body}\r\n0\r\n\r\n"
+        )
+    }
+
+    /// Copied from wire/10-refusals.txt and wire/11-handshake-edges-responder.txt.
+    #[test]
+    fn refusals_are_envoy_s_byte_for_byte() {
+        let bad = "400 Bad Request";
+        let isolation = "Reverse tunnel identifiers must not contain ':' when tenant isolation is enabled";
+        for (refusal, status, length, body) in [
+            (Refusal::HttpError, bad, "b", "Bad Request"),
+            (
+                Refusal::HeadTooLarge,
+                "431 Request Header Fields Too Large",
+                "1f",
+                "Request Header Fields Too Large",
+            ),
+            (
+                Refusal::Body { to_head: false },
+                bad,
+                "2e",
+                "Reverse tunnel handshake must not carry a body",
+            ),
+            (
+                Refusal::NotFound { to_head: false },
+                "404 Not Found",
+                "1c",
+                "Not a reverse tunnel request",
+            ),
+            (
+                Refusal::MissingIds,
+                bad,
+                "27",
+                "Missing required reverse tunnel headers",
+            ),
+            (Refusal::EmptyTenant, bad, "1c", "Empty tenant-id header value"),
+            (Refusal::TenantSeparator, bad, "50", isolation),
+            (
+                Refusal::MissingClusterName,
+                bad,
+                "24",
+                "Missing upstream cluster name header",
+            ),
+            (Refusal::ClusterMismatch, bad, "15", "Cluster name mismatch"),
+            (
+                Refusal::Limit { retry_after: None },
+                "429 Too Many Requests",
+                "8",
+                "rejected",
+            ),
+            (Refusal::Pipelined, bad, "b", "Bad Request"),
+        ] {
+            assert_eq!(text(&refusal), answer(status, length, body), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn the_odd_shapes_are_envoy_s_too() {
+        assert_eq!(
+            text(&Refusal::HttpVersion),
+            "HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\n\r\nUpgrade Required"
+        );
+        assert_eq!(
+            text(&Refusal::NotFound { to_head: true }),
+            "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n\
+             Not a reverse tunnel request"
+        );
+        assert_eq!(
+            text(&Refusal::UpgradeRequired),
+            "HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\nupgrade: reverse-tunnel\r\n\
+             transfer-encoding: chunked\r\n\r\n20\r\nUpgrade: reverse-tunnel required\r\n0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_limit_may_say_when_to_come_back_in_whole_seconds() {
+        let after = |millis| {
+            text(&Refusal::Limit {
+                retry_after: Some(Duration::from_millis(millis)),
+            })
+        };
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (7_000, 7)] {
+            assert!(
+                after(millis).contains(&format!("\r\nretry-after: {seconds}\r\n")),
+                "{millis}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_nothing_is_said() {
+        assert_eq!(text(&Refusal::Timeout), "");
+        assert_eq!(text(&Refusal::PeerClosed), "");
+    }
+
+    #[test]
+    fn a_bad_id_says_which_and_why() {
+        let refusal = Refusal::BadId {
+            which: IdKind::Cluster,
+            why: IdError::TooLong { bytes: 300 },
+        };
+        assert_eq!(
+            refusal.body(),
+            "Bad cluster-id header value: it has 300 bytes; at most 255 are allowed"
+        );
+        let strange = Refusal::BadId {
+            which: IdKind::Node,
+            why: IdError::Character {
+                at: 0,
+                found: '\u{85}',
+            },
+        };
+        assert!(
+            strange.body().is_ascii(),
+            "what the peer sent is escaped: {}",
+            strange.body()
+        );
+    }
+
+    #[test]
+    fn envoy_s_counters_move_where_envoy_has_one() {
+        for (refusal, label, counter) in [
+            (Refusal::HttpError, "http_error", "http_error"),
+            (Refusal::HttpVersion, "http_version", "http_version"),
+            (Refusal::HeadTooLarge, "head_too_large", "head_too_large"),
+            (Refusal::Body { to_head: false }, "body_rejected", "body_rejected"),
+            (Refusal::NotFound { to_head: false }, "not_found", "not_found"),
+            (Refusal::UpgradeRequired, "upgrade_required", "parse_error"),
+            (Refusal::MissingIds, "missing_ids", "parse_error"),
+            (Refusal::EmptyTenant, "empty_tenant", "parse_error"),
+            (
+                Refusal::BadId {
+                    which: IdKind::Node,
+                    why: IdError::Empty,
+                },
+                "bad_id",
+                "parse_error",
+            ),
+            (Refusal::TenantSeparator, "tenant_separator", "parse_error"),
+            (Refusal::MissingClusterName, "missing_cluster_name", "parse_error"),
+            (Refusal::ClusterMismatch, "cluster_mismatch", "validation_failed"),
+            (Refusal::Pipelined, "pipelined", "pipelined"),
+            (Refusal::Limit { retry_after: None }, "limit", "rejected"),
+            (Refusal::Timeout, "timeout", "timeout"),
+            (Refusal::PeerClosed, "peer_closed", "peer_closed"),
+        ] {
+            assert_eq!((refusal.label(), refusal.counter()), (label, counter));
+        }
     }
 }

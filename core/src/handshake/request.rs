@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::refusal::IdKind;
-use super::{
-    EmptyBody, HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed, Refusal, UPGRADE_TOKEN, empty_chunked, head_end,
-};
-use crate::identity::{ClusterId, ClusterName, IdError, Identity, NodeId, TenantId, WorkerId};
+use super::head::{self, Body};
+use super::{HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed};
+use crate::identity::{ClusterId, ClusterName, ID_BYTES_MAX, IdError, Identity, NodeId, TenantId, WorkerId};
+
+pub use super::refusal::{IdKind, Refusal};
 
 const NODE: &str = "x-envoy-reverse-tunnel-node-id";
 const CLUSTER: &str = "x-envoy-reverse-tunnel-cluster-id";
@@ -43,8 +43,20 @@ pub struct Offer<'a> {
 impl Offer<'_> {
     /// The bytes as Envoy 1.40 sends them (wire.md 2.1), to be written at once with nothing behind them.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { path, host, upstream_cluster, initiation_time_ms, worker, connection, .. } = self;
-        let Identity { tenant, cluster, node } = self.identity;
+        let Self {
+            path,
+            host,
+            upstream_cluster,
+            initiation_time_ms,
+            worker,
+            connection,
+            ..
+        } = self;
+        let Identity {
+            tenant,
+            cluster,
+            node,
+        } = self.identity;
         let upgrade = match self.mode {
             Mode::Plain => "",
             Mode::Upgrade => "connection: upgrade\r\nupgrade: reverse-tunnel\r\n",
@@ -83,6 +95,9 @@ impl Default for Demands {
 }
 
 /// What an initiator says of itself.
+///
+/// What is not its identity is for logs: a value that is longer than an id may be, or no number where one is
+/// due, is left out, as Envoy overlooks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// Who it is.
@@ -119,44 +134,61 @@ impl Demands {
 
     /// Reads a request from all that has come so far; `None` needs more.
     ///
-    /// The checks come in Envoy's order (wire.md 2.3).
+    /// The checks come in Envoy's order (wire.md 2.3); what Envoy does not check (ids that are none, bytes
+    /// behind the request) comes last.
     ///
     /// # Errors
     ///
     /// [`Refusal`] says what to answer.
     pub fn parse(&self, bytes: &[u8]) -> Result<Option<Parsed<Verdict>>, Refusal> {
-        let Some(end) = head_end(bytes).filter(|end| *end <= HEAD_BYTES_MAX) else {
-            return unfinished(bytes);
-        };
+        check_method(bytes)?;
+        let window = head::window(bytes);
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut head = httparse::Request::new(&mut headers);
-        let method_is_head = bytes.starts_with(b"HEAD ");
-        match head.parse(&bytes[..end]) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge { head: method_is_head }),
+        let mut request = httparse::Request::new(&mut headers);
+        let end = match request.parse(window) {
+            Ok(httparse::Status::Complete(end)) if end <= HEAD_BYTES_MAX => end,
+            Ok(httparse::Status::Partial) if window.len() <= HEAD_BYTES_MAX => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
             Err(_) => return Err(Refusal::HttpError),
+        };
+        let head = Head::of(&request)?;
+        if head.asks_for_api() && head.path != self.path {
+            return Ok(Some(Parsed {
+                value: Verdict::Api,
+                consumed: 0,
+            }));
         }
-        let head = Head::of(&head)?;
-        if head.is_api() {
-            return Ok(Some(Parsed { value: Verdict::Api, consumed: 0 }));
-        }
-        let Some(consumed) = head.body_end(&bytes[end..])?.map(|body| end + body) else {
-            return Ok(None);
+        let consumed = match head::empty_body(head.headers, &bytes[end..]) {
+            Body::Ends(body) => end + body,
+            Body::Partial => return Ok(None),
+            Body::Payload => {
+                return Err(Refusal::Body {
+                    to_head: head.method == "HEAD",
+                });
+            }
+            Body::Malformed => return Err(Refusal::HttpError),
+            Body::TooLarge => return Err(Refusal::HeadTooLarge),
         };
         let announcement = self.judge(&head)?;
         if consumed < bytes.len() {
             return Err(Refusal::Pipelined);
         }
-        Ok(Some(Parsed { value: Verdict::Tunnel(announcement), consumed }))
+        Ok(Some(Parsed {
+            value: Verdict::Tunnel(announcement),
+            consumed,
+        }))
     }
 
     fn judge(&self, head: &Head<'_>) -> Result<Announcement, Refusal> {
         if head.method != "GET" || head.path != self.path {
-            return Err(Refusal::NotFound { head: head.method == "HEAD" });
+            return Err(Refusal::NotFound {
+                to_head: head.method == "HEAD",
+            });
         }
         if self.mode == Mode::Upgrade
-            && !head.value("upgrade").is_some_and(|v| v.eq_ignore_ascii_case(UPGRADE_TOKEN.as_bytes()))
+            && !head
+                .value("upgrade")
+                .is_some_and(|v| v.eq_ignore_ascii_case(b"reverse-tunnel"))
         {
             return Err(Refusal::UpgradeRequired);
         }
@@ -181,7 +213,10 @@ impl Demands {
             cluster: id(IdKind::Cluster, cluster, ClusterId::parse)?,
             tenant: id(IdKind::Tenant, tenant, TenantId::parse)?,
         };
-        let text = |name| head.value(name).map(|v| String::from_utf8_lossy(v).into_owned());
+        let text = |name| {
+            let value = head.value(name).filter(|value| value.len() <= ID_BYTES_MAX)?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
         Ok(Announcement {
             identity,
             upstream_cluster: text(UPSTREAM),
@@ -197,27 +232,22 @@ fn id<T>(which: IdKind, value: &[u8], parse: fn(&str) -> Result<T, IdError>) -> 
     text.and_then(parse).map_err(|why| Refusal::BadId { which, why })
 }
 
-/// What can be said of a head that has no end yet: refuse what cannot become a request.
-fn unfinished(bytes: &[u8]) -> Result<Option<Parsed<Verdict>>, Refusal> {
-    if bytes.len() > HEAD_BYTES_MAX {
-        return Err(Refusal::HeadTooLarge { head: bytes.starts_with(b"HEAD ") });
+/// Refuses with its first wrong byte what will never be a request: a method is upper case, and HTTP/2 begins
+/// with the method `PRI`.
+fn check_method(bytes: &[u8]) -> Result<(), Refusal> {
+    let newlines = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
+    let mut words = bytes[newlines..].splitn(2, |byte| *byte == b' ');
+    let (method, rest) = (words.next().unwrap_or_default(), words.next());
+    let legal = method
+        .iter()
+        .all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
+    if !legal || rest.is_some() && method == b"PRI" {
+        return Err(Refusal::HttpError);
     }
-    // Each byte is looked at again with each read, so what is long is left to the end of the head.
-    let first = &bytes[..bytes.len().min(512)];
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut headers);
-    match head.parse(first) {
-        Err(httparse::Error::TooManyHeaders) => Err(Refusal::HeadTooLarge { head: bytes.starts_with(b"HEAD ") }),
-        Err(_) => Err(Refusal::HttpError),
-        Ok(_) if head.method.is_some_and(|method| !is_method(method)) => Err(Refusal::HttpError),
-        Ok(_) if first.starts_with(b"PRI * HTTP/2") => Err(Refusal::HttpError),
-        Ok(_) => Ok(None),
-    }
-}
-
-/// Methods are upper case; anything else is no HTTP for Envoy's parser.
-fn is_method(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_')
+    Ok(())
 }
 
 /// A complete head.
@@ -228,48 +258,27 @@ struct Head<'h> {
 }
 
 impl<'h> Head<'h> {
-    fn of(head: &'h httparse::Request<'h, 'h>) -> Result<Self, Refusal> {
-        let (Some(method), Some(path), Some(version)) = (head.method, head.path, head.version) else {
-            return Err(Refusal::HttpError);
-        };
-        if !is_method(method) || method == "PRI" {
-            return Err(Refusal::HttpError);
+    fn of(request: &'h httparse::Request<'h, 'h>) -> Result<Self, Refusal> {
+        match (request.method, request.path, request.version) {
+            (Some(method), Some(path), Some(1)) => Ok(Self {
+                method,
+                path,
+                headers: request.headers,
+            }),
+            (_, _, Some(0)) => Err(Refusal::HttpVersion),
+            _ => Err(Refusal::HttpError),
         }
-        if version == 0 {
-            return Err(Refusal::HttpVersion);
-        }
-        Ok(Self { method, path, headers: head.headers })
     }
 
-    /// The first header of that name, without blanks around it.
-    fn value(&self, name: &str) -> Option<&'h [u8]> {
-        let header = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-        Some(header.value.trim_ascii())
+    fn value(&self, name: &'h str) -> Option<&'h [u8]> {
+        head::value(self.headers, name)
     }
 
-    fn is_api(&self) -> bool {
+    fn asks_for_api(&self) -> bool {
         let rest = self.path.strip_prefix(API_PATH);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
-    }
-
-    /// How long the body is, which must be empty; `None` needs more.
-    fn body_end(&self, rest: &[u8]) -> Result<Option<usize>, Refusal> {
-        if self.value("content-length").is_some_and(|length| length != b"0") {
-            return Err(Refusal::Body);
-        }
-        let chunked = self.value("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case(b"chunked"));
-        if !chunked {
-            return Ok(Some(0));
-        }
-        match empty_chunked(rest) {
-            EmptyBody::Ends(end) => Ok(Some(end)),
-            EmptyBody::Partial if rest.len() > HEAD_BYTES_MAX => Err(Refusal::HeadTooLarge { head: false }),
-            EmptyBody::Partial => Ok(None),
-            EmptyBody::Not => Err(Refusal::Body),
-        }
+        self.method == "GET" && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
     }
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

@@ -1,9 +1,11 @@
 //! The answer as an initiator reads it (wire.md 2.5).
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
-use super::{EmptyBody, HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed, empty_chunked, head_end};
+use super::head::{self, Body};
+use super::{HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed};
 
 /// How much of a refusal's text is kept for the log, in bytes.
 const DETAIL_BYTES_MAX: usize = 200;
@@ -24,7 +26,8 @@ pub enum Rejection {
     Malformed,
     /// It said yes and sent a body, which no tunnel survives.
     Body,
-    /// The head of the answer has no end.
+    /// The answer, with interim ones before it, is longer than [`HEAD_BYTES_MAX`], or has more headers than
+    /// [`HEADERS_MAX`].
     HeadTooLarge,
 }
 
@@ -38,7 +41,29 @@ impl Rejection {
             Self::HeadTooLarge => "head_too_large".into(),
         }
     }
+
+    /// When the responder wants to be asked again, if it said so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Malformed | Self::Body | Self::HeadTooLarge => None,
+        }
+    }
 }
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { code, detail, .. } if detail.is_empty() => write!(f, "the answer is {code}"),
+            Self::Status { code, detail, .. } => write!(f, "the answer is {code}: {detail}"),
+            Self::Malformed => f.write_str("the answer is no HTTP"),
+            Self::Body => f.write_str("the answer has a body"),
+            Self::HeadTooLarge => f.write_str("the answer's head is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
 
 /// Reads the answer from all that has come so far; `None` needs more. What follows `consumed` is the
 /// tunnel's first bytes.
@@ -47,71 +72,61 @@ impl Rejection {
 ///
 /// [`Rejection`] says why this connection is no tunnel.
 pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> {
+    let window = head::window(bytes);
     let mut from = 0;
     loop {
-        let rest = &bytes[from..];
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut answer = httparse::Response::new(&mut headers);
-        let Some(end) = head_end(rest) else {
-            if rest.len() > HEAD_BYTES_MAX {
-                return Err(Rejection::HeadTooLarge);
-            }
-            // Refuse early what cannot become an answer.
-            return answer.parse(rest).map(|_| None).map_err(|_| Rejection::Malformed);
-        };
-        let Ok(httparse::Status::Complete(_)) = answer.parse(&rest[..end]) else {
-            return Err(Rejection::Malformed);
+        let end = match answer.parse(&window[from..]) {
+            Ok(httparse::Status::Complete(end)) if from + end <= HEAD_BYTES_MAX => from + end,
+            Ok(httparse::Status::Partial) if window.len() <= HEAD_BYTES_MAX => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Rejection::HeadTooLarge),
+            Err(_) => return Err(Rejection::Malformed),
         };
         let code = answer.code.ok_or(Rejection::Malformed)?;
-        let wanted = match mode {
-            Mode::Plain => 200,
-            Mode::Upgrade => 101,
-        };
-        if code == wanted {
-            let body = if code == 101 { Some(0) } else { empty_body(answer.headers, &rest[end..])? };
-            return Ok(body.map(|body| Parsed { value: (), consumed: from + end + body }));
+        match (mode, code) {
+            (Mode::Plain, 200) => {
+                return match head::empty_body(answer.headers, &bytes[end..]) {
+                    Body::Ends(body) => Ok(Some(Parsed {
+                        value: (),
+                        consumed: end + body,
+                    })),
+                    Body::Partial => Ok(None),
+                    Body::Payload => Err(Rejection::Body),
+                    Body::Malformed => Err(Rejection::Malformed),
+                    Body::TooLarge => Err(Rejection::HeadTooLarge),
+                };
+            }
+            (Mode::Upgrade, 101) => {
+                return Ok(Some(Parsed {
+                    value: (),
+                    consumed: end,
+                }));
+            }
+            // An interim answer comes before the one that counts (RFC 9110, section 15.2).
+            (Mode::Plain | Mode::Upgrade, 100 | 102..=199) => from = end,
+            (Mode::Plain | Mode::Upgrade, _) => {
+                let retry_after = (code == 429).then(|| retry_after(answer.headers)).flatten();
+                let detail = detail(answer.headers, &bytes[end..]);
+                return Err(Rejection::Status {
+                    code,
+                    retry_after,
+                    detail,
+                });
+            }
         }
-        // An interim answer comes before the one that counts (RFC 9110, section 15.2).
-        if (100..200).contains(&code) && code != 101 {
-            from += end;
-            continue;
-        }
-        let retry_after = (code == 429).then(|| retry_after(answer.headers)).flatten();
-        return Err(Rejection::Status { code, retry_after, detail: detail(answer.headers, &rest[end..]) });
-    }
-}
-
-fn value<'h>(headers: &[httparse::Header<'h>], name: &str) -> Option<&'h [u8]> {
-    headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value.trim_ascii())
-}
-
-fn is_chunked(headers: &[httparse::Header<'_>]) -> bool {
-    value(headers, "transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case(b"chunked"))
-}
-
-fn empty_body(headers: &[httparse::Header<'_>], rest: &[u8]) -> Result<Option<usize>, Rejection> {
-    if is_chunked(headers) {
-        return match empty_chunked(rest) {
-            EmptyBody::Ends(end) => Ok(Some(end)),
-            EmptyBody::Partial if rest.len() > HEAD_BYTES_MAX => Err(Rejection::HeadTooLarge),
-            EmptyBody::Partial => Ok(None),
-            EmptyBody::Not => Err(Rejection::Body),
-        };
-    }
-    match value(headers, "content-length") {
-        None | Some(b"0") => Ok(Some(0)),
-        Some(_) => Err(Rejection::Body),
     }
 }
 
 fn retry_after(headers: &[httparse::Header<'_>]) -> Option<Duration> {
-    let seconds = std::str::from_utf8(value(headers, "retry-after")?).ok()?.parse().ok()?;
+    let value = head::value(headers, "retry-after")?;
+    let seconds = std::str::from_utf8(value).ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds)).filter(|after| !after.is_zero())
 }
 
 /// The text of a refusal, as far as it came with its head; one line, printable.
 fn detail(headers: &[httparse::Header<'_>], rest: &[u8]) -> String {
-    let text = if is_chunked(headers) {
+    let text = if head::is_chunked(headers) {
         match httparse::parse_chunk_size(rest) {
             Ok(httparse::Status::Complete((line, length))) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -123,13 +138,27 @@ fn detail(headers: &[httparse::Header<'_>], rest: &[u8]) -> String {
     } else {
         rest
     };
-    let text = String::from_utf8_lossy(&text[..text.len().min(DETAIL_BYTES_MAX)]);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut detail = String::new();
+    for c in String::from_utf8_lossy(&text[..text.len().min(DETAIL_BYTES_MAX)]).chars() {
+        let c = if c.is_alphanumeric() || c.is_ascii_punctuation() {
+            c
+        } else {
+            ' '
+        };
+        if detail.len() + c.len_utf8() > DETAIL_BYTES_MAX {
+            break;
+        }
+        detail.push(c);
+    }
+    detail
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::keepalive::PING;
 
     const YES: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
@@ -138,7 +167,11 @@ mod tests {
     }
 
     fn status(code: u16) -> Rejection {
-        Rejection::Status { code, retry_after: None, detail: String::new() }
+        Rejection::Status {
+            code,
+            retry_after: None,
+            detail: String::new(),
+        }
     }
 
     #[test]
@@ -153,11 +186,18 @@ mod tests {
     #[test]
     fn every_status_but_the_one_asked_for_is_a_no() {
         for code in [201, 204, 301, 403, 404, 500, 101] {
-            assert_eq!(plain(format!("HTTP/1.1 {code} X\r\n\r\n").as_bytes()), Err(status(code)), "{code}");
+            assert_eq!(
+                plain(format!("HTTP/1.1 {code} X\r\n\r\n").as_bytes()),
+                Err(status(code)),
+                "{code}"
+            );
         }
         let upgrade = |bytes: &[u8]| parse(Mode::Upgrade, bytes).map(|parsed| parsed.map(|p| p.consumed));
         assert_eq!(upgrade(YES), Err(status(200)));
-        assert_eq!(upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\nRPING"), Ok(Some(36)));
+        assert_eq!(
+            upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\nRPING"),
+            Ok(Some(36))
+        );
     }
 
     #[test]
@@ -180,7 +220,12 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: y\r\n\r\n",
             b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
         ] {
-            assert_eq!(plain(answer), Ok(Some(answer.len())), "{}", String::from_utf8_lossy(answer));
+            assert_eq!(
+                plain(answer),
+                Ok(Some(answer.len())),
+                "{}",
+                String::from_utf8_lossy(answer)
+            );
             for cut in 0..answer.len() {
                 let half = plain(&answer[..cut]);
                 assert_eq!(half, Ok(None), "{} cut at {cut}", String::from_utf8_lossy(answer));
@@ -190,7 +235,10 @@ mod tests {
 
     #[test]
     fn a_yes_with_a_body_is_none() {
-        assert_eq!(plain(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), Err(Rejection::Body));
+        assert_eq!(
+            plain(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+            Err(Rejection::Body)
+        );
         let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
         assert_eq!(plain(chunked), Err(Rejection::Body));
     }
@@ -199,8 +247,29 @@ mod tests {
     fn a_no_says_why_as_far_as_the_text_is_here() {
         let answer = b"HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n11\r\nvalidation_failed\r\n0\r\n\r\n";
         let detail = "validation_failed".to_owned();
-        assert_eq!(plain(answer), Err(Rejection::Status { code: 403, retry_after: None, detail }));
-        assert_eq!(status(403).reason(), "http.403");
+        assert_eq!(
+            plain(answer),
+            Err(Rejection::Status {
+                code: 403,
+                retry_after: None,
+                detail
+            })
+        );
+    }
+
+    #[test]
+    fn a_detail_is_short_and_fit_for_a_log() {
+        let detail = |body: &[u8]| {
+            let answer = [&b"HTTP/1.1 500 No\r\ncontent-length: 999\r\n\r\n"[..], body].concat();
+            match plain(&answer) {
+                Err(Rejection::Status { detail, .. }) => detail,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(detail(b"a\r\n\x1b[31mb\xff\xe2\x80\xae"), "a   [31mb  ");
+        for length in [DETAIL_BYTES_MAX - 1, DETAIL_BYTES_MAX, DETAIL_BYTES_MAX + 1] {
+            assert_eq!(detail(&b"x".repeat(length)).len(), length.min(DETAIL_BYTES_MAX));
+        }
     }
 
     #[test]
@@ -233,5 +302,65 @@ mod tests {
         assert_eq!(plain(&answer), Ok(None));
         answer.push(b'a');
         assert_eq!(plain(&answer), Err(Rejection::HeadTooLarge));
+    }
+
+    #[test]
+    fn a_head_may_fill_the_limit_and_no_more() {
+        let answer =
+            |length: usize| format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(length - 24)).into_bytes();
+        for length in [HEAD_BYTES_MAX - 1, HEAD_BYTES_MAX] {
+            assert_eq!(plain(&answer(length)), Ok(Some(length)));
+        }
+        assert_eq!(plain(&answer(HEAD_BYTES_MAX + 1)), Err(Rejection::HeadTooLarge));
+        let lines = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(count));
+        assert!(plain(lines(HEADERS_MAX).as_bytes()).is_ok());
+        assert_eq!(
+            plain(lines(HEADERS_MAX + 1).as_bytes()),
+            Err(Rejection::HeadTooLarge)
+        );
+    }
+
+    #[test]
+    fn interim_answers_without_end_are_bounded() {
+        let answer = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(HEAD_BYTES_MAX / 25 + 1);
+        assert_eq!(plain(&answer[..HEAD_BYTES_MAX]), Ok(None));
+        assert_eq!(plain(&answer), Err(Rejection::HeadTooLarge));
+    }
+
+    #[test]
+    fn reasons_are_spelt_as_envoy_does() {
+        assert_eq!(status(403).reason(), "http.403");
+        assert_eq!(Rejection::Malformed.reason(), "malformed");
+        assert_eq!(Rejection::Body.reason(), "body");
+        assert_eq!(Rejection::HeadTooLarge.reason(), "head_too_large");
+    }
+
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            Just(YES.to_vec()),
+            Just(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
+            Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+            Just(b"transfer-encoding: chunked\r\n\r\n".to_vec()),
+            Just(b"0\r\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec()),
+            Just(PING.to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..4),
+        ]
+    }
+
+    proptest! {
+        /// However the bytes are cut, the answer is the same; all that may grow is the text of a refusal.
+        #[test]
+        fn segmentation_changes_nothing(pieces in proptest::collection::vec(piece(), 0..6)) {
+            let bytes = pieces.concat();
+            let kind = |cut: usize| match plain(&bytes[..cut]) {
+                Ok(answer) => Ok(answer),
+                Err(rejection) => Err(rejection.reason()),
+            };
+            let whole = kind(bytes.len());
+            let first = (0..=bytes.len()).map(kind).find(|outcome| *outcome != Ok(None));
+            prop_assert_eq!(first.unwrap_or(Ok(None)), whole);
+        }
     }
 }

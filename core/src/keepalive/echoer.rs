@@ -14,14 +14,19 @@ const PATIENCE_MIN: Duration = Duration::from_secs(1);
 pub struct SilencePolicy {
     /// How long to wait for the first ping, before the peer's interval is known.
     pub first: Duration,
-    /// From then on, how many of the longest gaps between pings.
+    /// From the second ping on, how many of the longest gaps between pings. After the first one it is the
+    /// longer of the two: Envoy up to 1.37 pings all tunnels of a worker at once, so the first ping of a
+    /// tunnel may come at any time and says little of the interval.
     pub intervals: u32,
 }
 
 impl Default for SilencePolicy {
     /// 10 s and 3: five times the default interval, and the number that the rule names.
     fn default() -> Self {
-        Self { first: Duration::from_secs(10), intervals: 3 }
+        Self {
+            first: Duration::from_secs(10),
+            intervals: 3,
+        }
     }
 }
 
@@ -37,17 +42,28 @@ pub enum EchoAction {
 }
 
 /// Recognises pings at any split.
+///
+/// ```text
+///   RPING* in any reads ──▶ Echo, each       a byte that is no ping's ──▶ HandOff(what is no ping), the end
+///                                            nothing for too long     ──▶ Silent, the end
+/// ```
+///
+/// The watchdog wants some byte within the patience that [`SilencePolicy`] describes, at least a second. The
+/// longest gap is counted from the handshake for the first ping.
 #[derive(Clone, Debug)]
 pub struct Echoer {
     policy: SilencePolicy,
-    /// How much of a ping has come.
+    /// How many bytes of a ping have come.
     matched: usize,
-    pinged: Instant,
+    /// How often pings have come; those of one read are one.
+    pinged: u32,
+    last_ping: Instant,
+    longest_gap: Duration,
     heard: Instant,
-    longest_gap: Option<Duration>,
     done: bool,
     actions: VecDeque<EchoAction>,
-    seen: Instant,
+    /// The latest time heard of: time going back is ignored.
+    now: Instant,
 }
 
 impl Echoer {
@@ -56,35 +72,34 @@ impl Echoer {
         Self {
             policy,
             matched: 0,
-            pinged: now,
+            pinged: 0,
+            last_ping: now,
+            longest_gap: Duration::ZERO,
             heard: now,
-            longest_gap: None,
             done: false,
             actions: VecDeque::new(),
-            seen: now,
+            now,
         }
     }
 
     /// Bytes came in one read.
     ///
     /// Pings directly in front of data in the same read are not echoed: the responder has sent its preface,
-    /// and an echo would land behind it.
+    /// and an echo would land behind it (wire.md section 17, rule 4 of the initiator).
     pub fn on_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        self.seen = self.seen.max(now);
+        self.now = self.now.max(now);
         if self.done || bytes.is_empty() {
             return;
         }
-        self.heard = now;
-        let (mut matched, mut pings) = (self.matched, 0u32);
-        // Where the ping that is being matched begins, if it begins in this read.
+        self.heard = self.now;
+        let (mut matched, mut pings) = (self.matched, 0);
+        // Where what is no whole ping begins in this read.
         let mut begins = 0;
         for (at, &byte) in bytes.iter().enumerate() {
             if byte != PING[matched] {
-                // What was taken for the start of a ping is data; in part it came in earlier reads.
+                // What was taken for the start of a ping is data; some of it may have come in earlier reads.
                 let earlier = if pings == 0 { &PING[..self.matched] } else { &[] };
-                let mut data = earlier.to_vec();
-                data.extend_from_slice(&bytes[begins..]);
-                self.end(EchoAction::HandOff(data));
+                self.end(EchoAction::HandOff([earlier, &bytes[begins..]].concat()));
                 return;
             }
             matched += 1;
@@ -95,15 +110,16 @@ impl Echoer {
             }
         }
         self.matched = matched;
-        for _ in 0..pings {
-            self.on_ping(now);
+        if pings > 0 {
+            self.learn();
         }
+        self.actions.extend((0..pings).map(|_| EchoAction::Echo));
     }
 
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.seen = self.seen.max(now);
-        if !self.done && now >= self.heard + self.patience() {
+        self.now = self.now.max(now);
+        if !self.done && self.now >= self.silent_at() {
             self.end(EchoAction::Silent);
         }
     }
@@ -116,20 +132,34 @@ impl Echoer {
     /// When to call [`Echoer::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.actions.is_empty() {
-            return Some(Deadline { at: self.seen, reason: "actions queued" });
+            return Some(Deadline {
+                at: self.now,
+                reason: "actions queued",
+            });
         }
-        (!self.done).then(|| Deadline { at: self.heard + self.patience(), reason: "silence" })
+        (!self.done).then(|| Deadline {
+            at: self.silent_at(),
+            reason: "silence",
+        })
     }
 
-    fn patience(&self) -> Duration {
-        self.longest_gap.map_or(self.policy.first, |gap| (gap * self.policy.intervals).max(PATIENCE_MIN))
+    fn silent_at(&self) -> Instant {
+        let learned = self
+            .longest_gap
+            .saturating_mul(self.policy.intervals)
+            .max(PATIENCE_MIN);
+        let patience = match self.pinged {
+            0 => self.policy.first,
+            1 => self.policy.first.max(learned),
+            2.. => learned,
+        };
+        self.heard + patience
     }
 
-    fn on_ping(&mut self, now: Instant) {
-        let gap = now - self.pinged;
-        self.longest_gap = Some(self.longest_gap.map_or(gap, |longest| longest.max(gap)));
-        self.pinged = now;
-        self.actions.push_back(EchoAction::Echo);
+    fn learn(&mut self) {
+        self.longest_gap = self.longest_gap.max(self.now - self.last_ping);
+        self.last_ping = self.now;
+        self.pinged = self.pinged.saturating_add(1);
     }
 
     fn end(&mut self, verdict: EchoAction) {
@@ -140,6 +170,8 @@ impl Echoer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -187,7 +219,10 @@ mod tests {
     fn what_begins_like_a_ping_and_is_none_is_delivered_whole() {
         assert_eq!(after(&[b"RPIN", b"X"]), [hand_off(b"RPINX")]);
         assert_eq!(after(&[b"R", b"PIN", b"Xyz"]), [hand_off(b"RPINXyz")]);
-        assert_eq!(after(&[b"RPINGRPI", b"QQ"]), [EchoAction::Echo, hand_off(b"RPIQQ")]);
+        assert_eq!(
+            after(&[b"RPINGRPI", b"QQ"]),
+            [EchoAction::Echo, hand_off(b"RPIQQ")]
+        );
     }
 
     #[test]
@@ -227,10 +262,110 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_never_below_a_second() {
+    fn the_first_ping_alone_does_not_shorten_patience() {
+        let mut early = echoer();
+        early.on_bytes(at(10), PING);
+        drain(&mut early);
+        assert_eq!(early.poll_timeout().unwrap().at, at(10 + 10_000));
+        early.on_bytes(at(2_010), PING);
+        drain(&mut early);
+        assert_eq!(early.poll_timeout().unwrap().at, at(2_010 + 3 * 2_000));
+
+        let mut late = echoer();
+        late.on_bytes(at(5_000), PING);
+        drain(&mut late);
+        assert_eq!(
+            late.poll_timeout().unwrap().at,
+            at(5_000 + 3 * 5_000),
+            "a slow responder"
+        );
+    }
+
+    #[test]
+    fn pings_of_one_read_say_nothing_of_the_interval() {
         let mut echoer = echoer();
-        echoer.on_bytes(at(10), PING);
+        echoer.on_bytes(at(10), b"RPINGRPING");
         drain(&mut echoer);
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(1_010));
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(10 + 10_000));
+    }
+
+    #[test]
+    fn patience_is_never_below_a_second() {
+        for (gap, patience) in [(333, 1_000), (334, 1_002)] {
+            let mut echoer = echoer();
+            echoer.on_bytes(at(gap), PING);
+            echoer.on_bytes(at(2 * gap), PING);
+            drain(&mut echoer);
+            assert_eq!(echoer.poll_timeout().unwrap().at, at(2 * gap + patience));
+        }
+    }
+
+    #[test]
+    fn every_byte_is_a_sign_of_life() {
+        let mut echoer = echoer();
+        echoer.on_bytes(at(9_999), b"R");
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_999));
+        echoer.on_bytes(at(19_998), b"");
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_999), "no bytes are none");
+    }
+
+    #[test]
+    fn time_going_back_is_ignored_and_a_late_call_fires_once() {
+        let mut echoer = echoer();
+        echoer.handle_timeout(at(9_000));
+        echoer.on_bytes(at(1), b"R");
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_000));
+        echoer.handle_timeout(at(99_000));
+        echoer.handle_timeout(at(99_001));
+        assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
+        echoer.on_bytes(at(99_002), PING);
+        assert_eq!(drain(&mut echoer), []);
+    }
+
+    proptest! {
+        /// Against a model that sees the whole stream: where the first byte is that is no ping's, which read
+        /// brought it, and which pings ended before that read.
+        #[test]
+        fn segmentation_changes_no_byte_of_the_data(
+            pings in 0usize..4,
+            data in prop_oneof![
+                Just(PREFACE.to_vec()), Just(b"RPINX".to_vec()), Just(b"RRPING".to_vec()),
+                prop::collection::vec(any::<u8>(), 0..9),
+            ],
+            cuts in prop::collection::vec(1usize..9, 0..40),
+        ) {
+            let stream = [&PING.repeat(pings)[..], &data].concat();
+            let (mut echoer, mut echoes, mut delivered, mut over) = (echoer(), 0, Vec::new(), false);
+            let wrong = (0..stream.len()).find(|at| stream[*at] != PING[at % 5]);
+            let mut wrong_read = stream.len();
+            let (mut from, mut cuts) = (0, cuts.into_iter());
+            while from < stream.len() {
+                let to = (from + cuts.next().unwrap_or(usize::MAX / 2)).min(stream.len());
+                if wrong.is_some_and(|at| (from..to).contains(&at)) {
+                    wrong_read = from;
+                }
+                if over {
+                    delivered.extend_from_slice(&stream[from..to]);
+                } else {
+                    echoer.on_bytes(at(1), &stream[from..to]);
+                }
+                for action in drain(&mut echoer) {
+                    prop_assert!(!over);
+                    match action {
+                        EchoAction::Echo => echoes += 1,
+                        EchoAction::HandOff(bytes) => {
+                            delivered = bytes;
+                            over = true;
+                        }
+                        EchoAction::Silent => prop_assert!(false, "silent"),
+                    }
+                }
+                from = to;
+            }
+            prop_assert_eq!(over, wrong.is_some());
+            prop_assert_eq!(echoes, wrong_read / 5);
+            let data_at = wrong.map_or(stream.len(), |at| at / 5 * 5);
+            prop_assert_eq!(&delivered[..], &stream[data_at..]);
+        }
     }
 }

@@ -1,7 +1,15 @@
 //! RPING, the keepalive of an idle tunnel (wire.md section 3): the responder pings, the initiator echoes.
+//!
+//! ```text
+//!   responder (Pinger)                initiator (Echoer)
+//!        │ ───────── RPING ─────────────▶ │   alone in its segment, one at a time
+//!        │ ◀──────── RPING ────────────── │   alone in its segment
+//!        │            …                   │
+//!        │ ───────── PRI * HTTP/2.0 … ──▶ │   hand-off: no RPING in either direction from here on
+//! ```
 
-mod echoer;
-mod pinger;
+pub mod echoer;
+pub mod pinger;
 
 pub use echoer::{EchoAction, Echoer, SilencePolicy};
 pub use pinger::{PingAction, PingPolicy, Pinger};

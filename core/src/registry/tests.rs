@@ -18,7 +18,9 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn published(registry: &mut Registry) -> Vec<Fact> {
-    std::iter::from_fn(|| registry.poll_action()).map(|Action::Publish(fact)| fact).collect()
+    std::iter::from_fn(|| registry.poll_action())
+        .map(|Action::Publish(fact)| fact)
+        .collect()
 }
 
 fn open(registry: &mut Registry, node: &str) -> TunnelId {
@@ -34,7 +36,11 @@ fn a_life_is_published_step_by_step() {
     let tunnel = open(&mut registry, "n");
     assert_eq!(
         published(&mut registry),
-        [Fact::Opened { tunnel, identity: who("n"), owner: WorkerId(0) }]
+        [Fact::Opened {
+            tunnel,
+            identity: who("n"),
+            owner: WorkerId(0)
+        }]
     );
     registry.on_upgraded(at(1), tunnel);
     assert_eq!(published(&mut registry), []);
@@ -116,17 +122,32 @@ fn a_node_s_tunnels_spread_over_the_workers() {
     let mut registry = Registry::new(WorkerId(1), 3);
     let places: Vec<_> = (0..6).map(|_| registry.place(&who("n")).worker.0).collect();
     assert_eq!(places, [1, 0, 2, 1, 0, 2], "its own first, then the emptiest");
-    assert_eq!(registry.place(&who("m")).worker.0, 1, "another node counts for itself");
+    assert_eq!(
+        registry.place(&who("m")).worker.0,
+        1,
+        "another node counts for itself"
+    );
 }
 
 #[test]
 fn placement_counts_what_other_workers_told_and_forgets_what_closed() {
     let mut registry = Registry::new(WorkerId(0), 2);
-    let theirs = TunnelId { named_by: WorkerId(1), serial: 9 };
-    let opened = Fact::Opened { tunnel: theirs, identity: who("n"), owner: WorkerId(0) };
+    let theirs = TunnelId {
+        named_by: WorkerId(1),
+        serial: 9,
+    };
+    let opened = Fact::Opened {
+        tunnel: theirs,
+        identity: who("n"),
+        owner: WorkerId(0),
+    };
     registry.on_fact(&opened);
     registry.on_fact(&opened);
-    assert_eq!(registry.place(&who("n")).worker, WorkerId(1), "told twice, counted once");
+    assert_eq!(
+        registry.place(&who("n")).worker,
+        WorkerId(1),
+        "told twice, counted once"
+    );
     registry.on_fact(&Fact::Closed { tunnel: theirs });
     assert_eq!(registry.place(&who("n")).worker, WorkerId(0));
 }
@@ -136,7 +157,12 @@ fn a_tunnel_that_dies_before_it_opens_leaves_nothing() {
     let mut registry = Registry::new(WorkerId(0), 2);
     let placed = registry.place(&who("n"));
     registry.on_closed(at(1), placed.tunnel, CloseReason::PeerClosed);
-    assert_eq!(published(&mut registry), [Fact::Closed { tunnel: placed.tunnel }]);
+    assert_eq!(
+        published(&mut registry),
+        [Fact::Closed {
+            tunnel: placed.tunnel
+        }]
+    );
     assert!(registry.loads.is_empty() && registry.seats.is_empty());
     assert_eq!(registry.closed().count(), 0, "it never was a tunnel");
 }
@@ -147,7 +173,10 @@ fn one_reason_is_counted_per_tunnel() {
     let tunnel = open(&mut registry, "n");
     registry.on_closed(at(1), tunnel, CloseReason::PingTimeout);
     registry.on_closed(at(2), tunnel, CloseReason::PeerClosed);
-    assert_eq!(registry.closed_by_reason(), &BTreeMap::from([(CloseReason::PingTimeout, 1)]));
+    assert_eq!(
+        registry.closed_by_reason(),
+        &BTreeMap::from([(CloseReason::PingTimeout, 1)])
+    );
 }
 
 #[test]
@@ -158,5 +187,9 @@ fn the_memory_of_closed_tunnels_is_bounded() {
         registry.on_closed(at(1), tunnel, CloseReason::PeerClosed);
     }
     assert_eq!(registry.closed().count(), CLOSED_MAX);
-    assert_eq!(registry.closed().next().unwrap().tunnel.serial, 2, "the oldest was forgotten");
+    assert_eq!(
+        registry.closed().next().unwrap().tunnel.serial,
+        2,
+        "the oldest was forgotten"
+    );
 }

@@ -57,7 +57,11 @@ impl<N: Network> Admin<N> {
 
     /// How many tunnels are open.
     pub async fn tunnels_open(&self) -> usize {
-        self.reports().await.iter().map(|report| report.tunnels.len()).sum()
+        self.reports()
+            .await
+            .iter()
+            .map(|report| report.tunnels.len())
+            .sum()
     }
 
     async fn reports(&self) -> Vec<Report> {
@@ -93,7 +97,10 @@ type Answer = Response<Full<Bytes>>;
 
 /// Serves the admin endpoints until dropped.
 pub async fn serve<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
-    accept(listener, admin, async |admin, request| admin_answer(&admin, &request).await).await;
+    accept(listener, admin, async |admin, request| {
+        admin_answer(&admin, &request).await
+    })
+    .await;
 }
 
 /// Serves an initiator's JSON API until dropped.
@@ -131,15 +138,23 @@ async fn accept<L: Listener, A: 'static>(
                 async move { Ok::<_, Infallible>(answer(admin, request).await) }
             });
             // A client that breaks off ends its own connection only.
-            let _ = crate::http::server(None).serve_connection(TokioIo::new(stream), service).await;
+            let _ = crate::http::server(None)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
 
 /// The parameters of a query; one without a value is the empty text.
 pub(crate) fn query(uri: &Uri) -> BTreeMap<&str, &str> {
-    let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
+    let pairs = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .collect()
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
@@ -176,12 +191,17 @@ GET /help           this
 
 async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>) -> Answer {
     let path = request.uri().path();
-    if !matches!(path, "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels") {
+    if !matches!(
+        path,
+        "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels"
+    ) {
         return plain(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{HELP}"));
     }
     if *request.method() != Method::GET && *request.method() != Method::HEAD {
         let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("{path} answers GET\n"));
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        answer
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
     match path {
@@ -248,7 +268,10 @@ fn server_info<N: Network>(admin: &Admin<N>) -> Answer {
         version: env!("CARGO_PKG_VERSION"),
         role: admin.role_label(),
         state: "LIVE",
-        node: NodeInfo { id: node.id.as_str(), cluster: node.cluster.as_str() },
+        node: NodeInfo {
+            id: node.id.as_str(),
+            cluster: node.cluster.as_str(),
+        },
         uptime_seconds: round(admin.clock.now().since_origin()),
         workers: admin.workers(),
     })
@@ -263,7 +286,12 @@ struct Tunnels {
 }
 
 async fn tunnels<N: Network>(admin: &Admin<N>) -> Answer {
-    let mut all = Tunnels { role: admin.role_label(), tunnels: vec![], hosts: vec![], closed: vec![] };
+    let mut all = Tunnels {
+        role: admin.role_label(),
+        tunnels: vec![],
+        hosts: vec![],
+        closed: vec![],
+    };
     let mut streams: BTreeMap<String, u32> = BTreeMap::new();
     for report in admin.reports().await {
         all.tunnels.extend(report.tunnels);
@@ -276,7 +304,8 @@ async fn tunnels<N: Network>(admin: &Admin<N>) -> Answer {
     for tunnel in &mut all.tunnels {
         tunnel.streams += streams.get(&tunnel.id).copied().unwrap_or(0);
     }
-    all.closed.sort_by_key(|closed| std::cmp::Reverse(closed.at_unix_ms));
+    all.closed
+        .sort_by_key(|closed| std::cmp::Reverse(closed.at_unix_ms));
     all.closed.truncate(CLOSED_SHOWN);
     json(&all)
 }

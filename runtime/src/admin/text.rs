@@ -45,7 +45,11 @@ impl Query {
             Some(&"include") => true,
             Some(other) => return Err(QueryError::Hidden((*other).to_owned())),
         };
-        Ok(Self { filter, used_only: parameters.contains_key("usedonly"), hidden })
+        Ok(Self {
+            filter,
+            used_only: parameters.contains_key("usedonly"),
+            hidden,
+        })
     }
 
     pub(super) fn render(&self, sheet: &Sheet, prefix: &str) -> String {
@@ -104,13 +108,20 @@ mod tests {
     #[test]
     fn lines_can_be_chosen() {
         assert_eq!(render("usedonly").unwrap(), "p.nodes.a: 1\n");
-        assert_eq!(render("filter=%5Ereverse.*opened$").unwrap(), "reverse_tunnel.opened: 0\n");
+        assert_eq!(
+            render("filter=%5Ereverse.*opened$").unwrap(),
+            "reverse_tunnel.opened: 0\n"
+        );
         assert_eq!(render("filter=zzz").unwrap(), "");
     }
 
     #[test]
     fn a_bad_parameter_says_what_is_allowed() {
-        assert!(render("filter=(").unwrap_err().starts_with("filter: not a regular expression"));
+        assert!(
+            render("filter=(")
+                .unwrap_err()
+                .starts_with("filter: not a regular expression")
+        );
         assert_eq!(
             render("hidden=yes").unwrap_err(),
             "hidden: \"yes\" is unknown; allowed: include, exclude"

@@ -31,11 +31,8 @@ pub(super) fn initiator(config: &InitiatorConfig) -> String {
     page.stats(&config.stats);
     page.section("tunnels", |page| {
         for tunnel in &config.tunnels {
-            let (who, to) = (&tunnel.address.identity, &tunnel.address);
-            let address =
-                format!("rc://{}:{}:{}@{}:{}", who.node, who.cluster, who.tenant, to.cluster, to.count);
             page.item(|page| {
-                page.entry("address", quoted(&address));
+                page.entry("address", quoted(&tunnel.address.to_string()));
                 page.entry("per_worker", tunnel.per_worker);
             });
         }
@@ -145,7 +142,10 @@ impl Page {
             page.entry("path", scalar(&tunnels.path));
             page.entry("http_upgrade", tunnels.http_upgrade);
             page.entry("tenant_isolation", tunnels.tenant_isolation);
-            page.entry("required_cluster", or_null(tunnels.required_cluster.as_ref().map(|name| name.as_str())));
+            page.entry(
+                "required_cluster",
+                or_null(tunnels.required_cluster.as_ref().map(|name| name.as_str())),
+            );
             page.entry("settle", Text(tunnels.settle));
             page.entry("max_pending_handshakes", tunnels.max_pending_handshakes);
             page.http2(&tunnels.http2);
@@ -218,10 +218,82 @@ fn scalar(text: &str) -> String {
     let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'/' | b'_' | b'-' | b'.');
     let other = OTHER.iter().any(|other| text.eq_ignore_ascii_case(other));
-    if first && !other && text.bytes().all(plain) { text.to_owned() } else { quoted(text) }
+    if first && !other && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        quoted(text)
+    }
 }
 
 /// A text in double quotes. JSON's escapes are among YAML's.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::{Tree, Value};
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_back_as_it_was() {
+        for text in [
+            "a",
+            "a-b_c.d/e",
+            "/",
+            "true",
+            "No",
+            "null",
+            "~",
+            "12",
+            "1e3",
+            "0x1f",
+            ".5",
+            "-",
+            "- a",
+            "a: b",
+            "a #b",
+            "#",
+            "",
+            " ",
+            "'",
+            "\"",
+            "\\",
+            "käse",
+            "\u{2028}",
+            "\u{feff}a",
+            "🦀",
+            "{a}",
+            "[",
+            "*a",
+            "&a",
+            "!a",
+            "%a",
+            "@",
+            "`",
+            "a,b",
+            "<<",
+            "=",
+            "2001-01-01",
+            "1:30",
+            "?",
+            "|",
+            ">",
+        ] {
+            for yaml in [format!("k: {}\n", scalar(text)), format!("k: {}\n", quoted(text))] {
+                let Value::Mapping(entries) = Tree::parse(&yaml).unwrap().value else {
+                    panic!("{yaml}")
+                };
+                let Value::Text(read) = &entries[0].value.value else {
+                    panic!("{yaml}")
+                };
+                assert_eq!(read, text, "{yaml}");
+            }
+            let yaml = format!("{}: 1\n", scalar(text));
+            let Value::Mapping(entries) = Tree::parse(&yaml).unwrap().value else {
+                panic!("{yaml}")
+            };
+            assert_eq!(entries[0].key, text, "as a key");
+        }
+    }
 }

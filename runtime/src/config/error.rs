@@ -58,11 +58,19 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { path, source } => write!(f, "{}: cannot be read: {source}", path.display()),
-            Self::Empty { name } => write!(f, "{name}: is empty; docs/configuration.md shows what belongs into it"),
+            Self::Empty { name } => write!(
+                f,
+                "{name}: is empty; docs/configuration.md shows what belongs into it"
+            ),
             Self::Yaml { name, at, message } => {
                 write!(f, "{name}:{}:{}: not YAML: {message}", at.line, at.column)
             }
-            Self::Invalid { name, at, key, problem } => {
+            Self::Invalid {
+                name,
+                at,
+                key,
+                problem,
+            } => {
                 write!(f, "{name}:{}:{}: ", at.line, at.column)?;
                 if !key.is_empty() {
                     write!(f, "{key}: ")?;
@@ -93,7 +101,12 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn in_file(self, name: String) -> ConfigError {
         let problem = Box::new(self.problem);
-        ConfigError::Invalid { name, at: self.at, key: self.key, problem }
+        ConfigError::Invalid {
+            name,
+            at: self.at,
+            key: self.key,
+            problem,
+        }
     }
 }
 

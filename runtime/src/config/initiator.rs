@@ -155,7 +155,7 @@ pub struct DialConfig {
 pub struct LivenessConfig {
     /// How long the first ping may take.
     pub first_ping: Duration,
-    /// For how many of the responder's ping intervals an idle tunnel may then be silent.
+    /// For how many of the longest gaps between the responder's pings an idle tunnel may then be silent.
     pub intervals: u32,
     /// The HTTP/2 connection inside each tunnel.
     pub http2: Http2Config,
@@ -178,8 +178,12 @@ impl InitiatorConfig {
         let mut listens = Listens::new();
         let node = NodeConfig::read(&root)?;
         let workers = workers(&root)?;
-        let admin = listens.read_section(&root, "admin")?.map(|listen| AdminConfig { listen });
-        let api = listens.read_section(&root, "api")?.map(|listen| ApiConfig { listen });
+        let admin = listens
+            .read_section(&root, "admin")?
+            .map(|listen| AdminConfig { listen });
+        let api = listens
+            .read_section(&root, "api")?
+            .map(|listen| ApiConfig { listen });
         let stats = StatsConfig::read(&root, "reverse_tunnel_initiator")?;
         let clusters = clusters(&root.required("clusters")?)?;
         Ok(Self {
@@ -204,7 +208,10 @@ type Clusters = BTreeMap<ClusterName, ClusterConfig>;
 fn clusters(item: &Item<'_>) -> Result<Clusters, Fault> {
     let mut clusters = BTreeMap::new();
     for (name, at, item) in item.named()? {
-        let name = value::cluster_name(name).map_err(|problem| Fault { at, ..item.fault(problem) })?;
+        let name = value::cluster_name(name).map_err(|problem| Fault {
+            at,
+            ..item.fault(problem)
+        })?;
         clusters.insert(name, ClusterConfig::read(&item)?);
     }
     Ok(clusters)
@@ -220,7 +227,10 @@ impl ClusterConfig {
             unique.admit(host.clone(), &item, &host)?;
             hosts.push(host);
         }
-        Ok(Self { hosts, protocol: cluster.text("protocol", Protocol::H1, value::protocol)? })
+        Ok(Self {
+            hosts,
+            protocol: cluster.text("protocol", Protocol::H1, value::protocol)?,
+        })
     }
 }
 
@@ -229,7 +239,10 @@ fn defined(name: &ClusterName, item: &Item<'_>, clusters: &Clusters) -> Result<(
         return Ok(());
     }
     let defined = clusters.keys().map(ToString::to_string).collect();
-    Err(item.fault(Problem::UndefinedCluster { name: name.to_string(), defined }))
+    Err(item.fault(Problem::UndefinedCluster {
+        name: name.to_string(),
+        defined,
+    }))
 }
 
 fn tunnels(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<TunnelConfig>, Fault> {
@@ -245,7 +258,11 @@ fn tunnels(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<TunnelConfig>, Fa
         let address = text.text(value::address)?;
         defined(&address.cluster, &text, clusters)?;
         let who = (address.identity.clone(), address.cluster.clone());
-        unique.admit(who, &text, "an address with the same ids and cluster (add up the counts)")?;
+        unique.admit(
+            who,
+            &text,
+            "an address with the same ids and cluster (add up the counts)",
+        )?;
         tunnels.push(TunnelConfig { address, per_worker });
     }
     Ok(tunnels)
@@ -263,7 +280,11 @@ fn routes(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<ServiceRoute>, Fau
         let cluster = item.text(value::cluster_name)?;
         defined(&cluster, &item, clusters)?;
         let timeout = route.duration("timeout", secs(15), or_none(LONGEST))?;
-        routes.push(ServiceRoute { prefix, cluster, timeout });
+        routes.push(ServiceRoute {
+            prefix,
+            cluster,
+            timeout,
+        });
     }
     Ok(routes)
 }
@@ -286,7 +307,8 @@ impl DialConfig {
         )?;
         let first_retry = dial.duration("first_retry", millis(50), positive(LONGEST))?;
         // A longest pause that is below the first would make "doubles" a lie.
-        let longest = |key, default: Duration| dial.duration(key, default.max(first_retry), first_retry..=LONGEST);
+        let longest =
+            |key, default: Duration| dial.duration(key, default.max(first_retry), first_retry..=LONGEST);
         Ok(Self {
             timeout: dial.duration("timeout", secs(5), positive(secs(300)))?,
             max_in_flight: dial.number("max_in_flight", 16, 1..=u32::MAX)?,

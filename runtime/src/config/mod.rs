@@ -45,8 +45,10 @@ impl Config {
     ///
     /// [`ConfigError`] names the first problem, and where it is.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -58,7 +60,9 @@ impl Config {
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let name = name.to_owned();
         match Tree::parse(text) {
-            Ok(Tree { value: Value::Null, .. }) => Err(ConfigError::Empty { name }),
+            Ok(Tree {
+                value: Value::Null, ..
+            }) => Err(ConfigError::Empty { name }),
             Ok(tree) => Self::from_tree(&tree).map_err(|fault| fault.in_file(name)),
             Err(YamlError { at, message }) => Err(ConfigError::Yaml { name, at, message }),
         }
@@ -74,18 +78,32 @@ impl Config {
     }
 
     fn from_tree(tree: &Tree) -> Result<Self, Fault> {
-        let root = Item { tree, path: String::new() };
+        let root = Item {
+            tree,
+            path: String::new(),
+        };
         let (mut responder, mut initiator) = (None, None);
         for (key, at, item) in root.named()? {
             match (key, &item.tree.value) {
                 ("egress", _) => _ = responder.get_or_insert(Sign { what: "`egress`", at }),
                 ("tunnels", Value::Mapping(_)) => {
-                    _ = responder.get_or_insert(Sign { what: "the mapping under `tunnels`", at });
+                    _ = responder.get_or_insert(Sign {
+                        what: "the mapping under `tunnels`",
+                        at,
+                    });
                 }
-                ("clusters", _) => _ = initiator.get_or_insert(Sign { what: "`clusters`", at }),
+                ("clusters", _) => {
+                    _ = initiator.get_or_insert(Sign {
+                        what: "`clusters`",
+                        at,
+                    })
+                }
                 ("routes", _) => _ = initiator.get_or_insert(Sign { what: "`routes`", at }),
                 ("tunnels", Value::List(_)) => {
-                    _ = initiator.get_or_insert(Sign { what: "the list under `tunnels`", at });
+                    _ = initiator.get_or_insert(Sign {
+                        what: "the list under `tunnels`",
+                        at,
+                    });
                 }
                 (_, _) => {}
             }

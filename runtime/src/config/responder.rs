@@ -17,7 +17,15 @@ use super::value;
 /// Where Envoy's initiators send their handshakes unless told otherwise.
 pub(super) const DEFAULT_PATH: &str = "/reverse_connections/request";
 
-const KEYS: &[&str] = &["node", "workers", "admin", "stats", "tunnels", "egress", "drain_timeout"];
+const KEYS: &[&str] = &[
+    "node",
+    "workers",
+    "admin",
+    "stats",
+    "tunnels",
+    "egress",
+    "drain_timeout",
+];
 
 /// Everything a responder is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +51,9 @@ pub struct ResponderConfig {
 pub struct ListenConfig {
     /// The address that initiators dial.
     pub listen: SocketAddr,
-    /// How often an idle tunnel is pinged.
+    /// The pause from the echo of an idle tunnel's ping to the next ping.
     pub ping_interval: Duration,
-    /// How many pings in a row may stay unanswered before the tunnel is closed.
+    /// For how many halves of the interval the echo may be missing before the tunnel is closed.
     pub ping_misses: u32,
     /// How long a handshake may take, from accept to the complete request.
     pub handshake_timeout: Duration,
@@ -59,7 +67,7 @@ pub struct ListenConfig {
     pub required_cluster: Option<ClusterName>,
     /// How long a tunnel rests after the answer is acknowledged, before anything is sent through it (wire.md 2.6).
     pub settle: Duration,
-    /// How many handshakes may be under way on one worker; further connections are closed.
+    /// How many handshakes may be under way on one worker; further ones are refused.
     pub max_pending_handshakes: u32,
     /// The HTTP/2 connection inside each tunnel.
     pub http2: Http2Config,
@@ -102,11 +110,21 @@ impl ResponderConfig {
         let mut listens = Listens::new();
         let node = NodeConfig::read(&root)?;
         let workers = workers(&root)?;
-        let admin = listens.read_section(&root, "admin")?.map(|listen| AdminConfig { listen });
+        let admin = listens
+            .read_section(&root, "admin")?
+            .map(|listen| AdminConfig { listen });
         let stats = StatsConfig::read(&root, "reverse_tunnel_acceptor")?;
         let tunnels = ListenConfig::read(&root.required("tunnels")?, &mut listens)?;
         let egress = EgressConfig::read(&root.required("egress")?, &mut listens, tunnels.tenant_isolation)?;
-        Ok(Self { node, workers, admin, stats, tunnels, egress, drain_timeout: drain_timeout(&root)? })
+        Ok(Self {
+            node,
+            workers,
+            admin,
+            stats,
+            tunnels,
+            egress,
+            drain_timeout: drain_timeout(&root)?,
+        })
     }
 }
 
@@ -134,7 +152,9 @@ impl ListenConfig {
             path: tunnels.text("path", DEFAULT_PATH.to_owned(), value::path)?,
             http_upgrade: tunnels.flag("http_upgrade", false)?,
             tenant_isolation: tunnels.flag("tenant_isolation", false)?,
-            required_cluster: required_cluster.map(|item| item.text(value::cluster_name)).transpose()?,
+            required_cluster: required_cluster
+                .map(|item| item.text(value::cluster_name))
+                .transpose()?,
             settle: tunnels.duration("settle", millis(30), or_none(secs(10)))?,
             max_pending_handshakes: tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?,
             http2: Http2Config::read(&tunnels)?,
@@ -158,7 +178,12 @@ impl EgressConfig {
         for item in egress.required("routes")?.filled_list()? {
             routes.push(EgressRoute::read(&item, &mut prefixes)?);
         }
-        Ok(Self { listen, host_id, tenant: tenant(&egress, tenant_isolation)?, routes })
+        Ok(Self {
+            listen,
+            host_id,
+            tenant: tenant(&egress, tenant_isolation)?,
+            routes,
+        })
     }
 }
 
@@ -175,7 +200,10 @@ impl HostIdHeader {
     fn read(item: &Item<'_>) -> Result<Self, Fault> {
         const FORMS: &str = "a header name, {node: NAME} or {cluster: NAME}";
         if !item.is_mapping() {
-            return Ok(Self { name: item.text(value::header)?, names: Names::Either });
+            return Ok(Self {
+                name: item.text(value::header)?,
+                names: Names::Either,
+            });
         }
         let section = item.section(&["node", "cluster"])?;
         let (name, names) = match (section.find("node"), section.find("cluster")) {
@@ -184,12 +212,19 @@ impl HostIdHeader {
             (Some(_), Some(_)) => return Err(wrong(item, FORMS, "a mapping with both keys")),
             (None, None) => return Err(wrong(item, FORMS, "an empty mapping")),
         };
-        Ok(Self { name: name.text(value::header)?, names })
+        Ok(Self {
+            name: name.text(value::header)?,
+            names,
+        })
     }
 }
 
 fn wrong(item: &Item<'_>, wanted: &'static str, found: &str) -> Fault {
-    item.fault(Problem::WrongType { wanted, found: found.to_owned(), quote: false })
+    item.fault(Problem::WrongType {
+        wanted,
+        found: found.to_owned(),
+        quote: false,
+    })
 }
 
 impl EgressRoute {
@@ -198,6 +233,9 @@ impl EgressRoute {
         let prefix = route.required("prefix")?;
         let text = prefix.text(value::path)?;
         prefixes.admit(text.clone(), &prefix, format!("{text:?}"))?;
-        Ok(Self { prefix: text, timeout: route.duration("timeout", secs(30), or_none(LONGEST))? })
+        Ok(Self {
+            prefix: text,
+            timeout: route.duration("timeout", secs(30), or_none(LONGEST))?,
+        })
     }
 }

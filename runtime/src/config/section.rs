@@ -24,7 +24,11 @@ pub(super) struct Section<'t> {
 
 impl<'t> Item<'t> {
     pub(super) fn fault(&self, problem: Problem) -> Fault {
-        Fault { at: self.tree.at, key: self.path.clone(), problem }
+        Fault {
+            at: self.tree.at,
+            key: self.path.clone(),
+            problem,
+        }
     }
 
     fn wrong_type(&self, wanted: &'static str) -> Fault {
@@ -33,7 +37,11 @@ impl<'t> Item<'t> {
             return self.fault(Problem::NoValue);
         }
         let quote = wanted == "text" && matches!(value, Value::Flag(_) | Value::Integer(_) | Value::Float(_));
-        self.fault(Problem::WrongType { wanted, found: describe(value), quote })
+        self.fault(Problem::WrongType {
+            wanted,
+            found: describe(value),
+            quote,
+        })
     }
 
     fn entries(&self) -> Result<&'t [Entry], Fault> {
@@ -54,15 +62,26 @@ impl<'t> Item<'t> {
         let path = self.path.clone();
         if let Some(entry) = entries.iter().find(|entry| !allowed.contains(&&*entry.key)) {
             let key = join(&path, &entry.key);
-            return Err(Fault { at: entry.at, key, problem: Problem::UnknownKey { allowed } });
+            return Err(Fault {
+                at: entry.at,
+                key,
+                problem: Problem::UnknownKey { allowed },
+            });
         }
-        Ok(Section { at: self.tree.at, path, entries })
+        Ok(Section {
+            at: self.tree.at,
+            path,
+            entries,
+        })
     }
 
     /// A mapping whose keys are names: each with the place of its key.
     pub(super) fn named(&self) -> Result<Vec<(&'t str, Place, Self)>, Fault> {
         let item = |entry: &'t Entry| {
-            let item = Self { tree: &entry.value, path: join(&self.path, &entry.key) };
+            let item = Self {
+                tree: &entry.value,
+                path: join(&self.path, &entry.key),
+            };
             (entry.key.as_str(), entry.at, item)
         };
         Ok(self.entries()?.iter().map(item).collect())
@@ -73,7 +92,10 @@ impl<'t> Item<'t> {
         let Value::List(items) = &self.tree.value else {
             return Err(self.wrong_type("a list"));
         };
-        let item = |(index, tree)| Self { tree, path: format!("{}[{index}]", self.path) };
+        let item = |(index, tree)| Self {
+            tree,
+            path: format!("{}[{index}]", self.path),
+        };
         Ok(items.iter().enumerate().map(item).collect())
     }
 
@@ -117,9 +139,10 @@ impl<'t> Item<'t> {
         };
         match u32::try_from(number) {
             Ok(number) if allowed.contains(&number) => Ok(number),
-            Ok(_) | Err(_) => {
-                Err(self.fault(Problem::OutOfRange { found: number.to_string(), allowed: numbers(allowed) }))
-            }
+            Ok(_) | Err(_) => Err(self.fault(Problem::OutOfRange {
+                found: number.to_string(),
+                allowed: numbers(allowed),
+            })),
         }
     }
 
@@ -130,7 +153,10 @@ impl<'t> Item<'t> {
         let duration = value::duration(text).map_err(|problem| self.fault(problem))?;
         if !allowed.contains(&duration) {
             let allowed = format!("{} to {}", Text(*allowed.start()), Text(*allowed.end()));
-            return Err(self.fault(Problem::OutOfRange { found: Text(duration).to_string(), allowed }));
+            return Err(self.fault(Problem::OutOfRange {
+                found: Text(duration).to_string(),
+                allowed,
+            }));
         }
         Ok(duration)
     }
@@ -140,12 +166,16 @@ impl<'t> Section<'t> {
     /// The value of a key that may be left out.
     pub(super) fn find(&self, key: &'static str) -> Option<Item<'t>> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        Some(Item { tree: &entry.value, path: join(&self.path, key) })
+        Some(Item {
+            tree: &entry.value,
+            path: join(&self.path, key),
+        })
     }
 
     /// The value of a key that may be left out or `null`, which both mean none.
     pub(super) fn optional(&self, key: &'static str) -> Option<Item<'t>> {
-        self.find(key).filter(|item| !matches!(item.tree.value, Value::Null))
+        self.find(key)
+            .filter(|item| !matches!(item.tree.value, Value::Null))
     }
 
     /// The value of a key that must be there.
@@ -155,14 +185,22 @@ impl<'t> Section<'t> {
 
     /// Blames a key that is not there.
     pub(super) fn fault(&self, key: &'static str, problem: Problem) -> Fault {
-        Fault { at: self.at, key: join(&self.path, key), problem }
+        Fault {
+            at: self.at,
+            key: join(&self.path, key),
+            problem,
+        }
     }
 
     /// The section under a key, which may be left out: then all in it has its default.
     pub(super) fn section(&self, key: &'static str, allowed: &'static [&'static str]) -> Result<Self, Fault> {
         match self.find(key) {
             Some(item) => item.section(allowed),
-            None => Ok(Self { at: self.at, path: join(&self.path, key), entries: &[] }),
+            None => Ok(Self {
+                at: self.at,
+                path: join(&self.path, key),
+                entries: &[],
+            }),
         }
     }
 
@@ -209,13 +247,20 @@ impl<K: Ord> Unique<K> {
     pub(super) fn admit(&mut self, key: K, item: &Item<'_>, what: impl ToString) -> Result<(), Fault> {
         match self.0.insert(key, item.tree.at) {
             None => Ok(()),
-            Some(first) => Err(item.fault(Problem::Duplicate { what: what.to_string(), first })),
+            Some(first) => Err(item.fault(Problem::Duplicate {
+                what: what.to_string(),
+                first,
+            })),
         }
     }
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 fn numbers(allowed: &RangeInclusive<u32>) -> String {

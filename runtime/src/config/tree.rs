@@ -59,18 +59,27 @@ impl YamlError {
             innermost = error;
         }
         let message = UserMessageFormatter.format_message(innermost).into_owned();
-        Self { at: error.location().map(place).unwrap_or_default(), message }
+        Self {
+            at: error.location().map(place).unwrap_or_default(),
+            message,
+        }
     }
 }
 
 fn place(location: Location) -> Place {
-    Place { line: location.line(), column: location.column() }
+    Place {
+        line: location.line(),
+        column: location.column(),
+    }
 }
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { at: place(spanned.referenced), value: spanned.value })
+        Ok(Self {
+            at: place(spanned.referenced),
+            value: spanned.value,
+        })
     }
 }
 
@@ -129,7 +138,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut mapping = Vec::new();
         while let Some(key) = entries.next_key::<Spanned<String>>()? {
             let at = place(key.referenced);
-            mapping.push(Entry { key: key.value, at, value: entries.next_value()? });
+            mapping.push(Entry {
+                key: key.value,
+                at,
+                value: entries.next_value()?,
+            });
         }
         Ok(Value::Mapping(mapping))
     }
@@ -142,22 +155,37 @@ mod tests {
     #[test]
     fn every_key_and_value_knows_its_place() {
         let tree = Tree::parse("a: {b: [x, 2s]}\nc:\n  d: 1\n").unwrap();
-        let Value::Mapping(entries) = &tree.value else { panic!("{tree:?}") };
+        let Value::Mapping(entries) = &tree.value else {
+            panic!("{tree:?}")
+        };
         assert_eq!(entries[1].key, "c");
         assert_eq!(entries[1].at, Place { line: 2, column: 1 });
-        let Value::Mapping(inner) = &entries[0].value.value else { panic!("{tree:?}") };
-        let Value::List(items) = &inner[0].value.value else { panic!("{tree:?}") };
+        let Value::Mapping(inner) = &entries[0].value.value else {
+            panic!("{tree:?}")
+        };
+        let Value::List(items) = &inner[0].value.value else {
+            panic!("{tree:?}")
+        };
         assert_eq!(items[1].at, Place { line: 1, column: 12 });
     }
 
     #[test]
     fn only_true_and_false_are_flags() {
         let tree = Tree::parse("[yes, true, 'true', 12, 1.5, ~]").unwrap();
-        let Value::List(items) = tree.value else { panic!("{tree:?}") };
+        let Value::List(items) = tree.value else {
+            panic!("{tree:?}")
+        };
         let kinds: Vec<_> = items.iter().map(|item| format!("{:?}", item.value)).collect();
         assert_eq!(
             kinds,
-            ["Text(\"yes\")", "Flag(true)", "Text(\"true\")", "Integer(12)", "Float(1.5)", "Null"]
+            [
+                "Text(\"yes\")",
+                "Flag(true)",
+                "Text(\"true\")",
+                "Integer(12)",
+                "Float(1.5)",
+                "Null"
+            ]
         );
     }
 }

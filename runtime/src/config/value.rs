@@ -18,7 +18,10 @@ const PATH_BYTES_MAX: usize = 255;
 const HOST_BYTES_MAX: usize = 253;
 
 fn form<T>(found: &str, rule: &'static str) -> Result<T, Problem> {
-    Err(Problem::Form { found: found.to_owned(), rule })
+    Err(Problem::Form {
+        found: found.to_owned(),
+        rule,
+    })
 }
 
 /// A duration as it is written in a configuration, in the largest unit that it is a whole number of.
@@ -51,7 +54,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
         "h" => 3_600_000,
         _ => return form(text, RULE),
     };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(ms)) {
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(ms))
+    {
         Some(ms) => Ok(Duration::from_millis(ms)),
         None => form(text, RULE),
     }
@@ -63,12 +70,21 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Problem> {
         return Ok(addr);
     }
     if text.starts_with(':') {
-        return form(text, "names no IP address; write 127.0.0.1:PORT, or 0.0.0.0:PORT for all interfaces");
+        return form(
+            text,
+            "names no IP address; write 127.0.0.1:PORT, or 0.0.0.0:PORT for all interfaces",
+        );
     }
     if text.parse::<IpAddr>().is_ok() {
-        return form(text, "names no port; write IP:PORT, such as 127.0.0.1:8889 or [::1]:8889");
+        return form(
+            text,
+            "names no port; write IP:PORT, such as 127.0.0.1:8889 or [::1]:8889",
+        );
     }
-    form(text, "is no address to listen on; write IP:PORT, such as 127.0.0.1:8889 or [::1]:8889")
+    form(
+        text,
+        "is no address to listen on; write IP:PORT, such as 127.0.0.1:8889 or [::1]:8889",
+    )
 }
 
 /// A host and a port to connect to.
@@ -84,13 +100,19 @@ pub(super) fn host_port(text: &str) -> Result<HostPort, Problem> {
         let Ok(ip) = inner.parse::<Ipv6Addr>() else {
             return form(text, RULE);
         };
-        return Ok(HostPort { host: ip.to_string(), port });
+        return Ok(HostPort {
+            host: ip.to_string(),
+            port,
+        });
     }
     let named = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
     if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(named) {
         return form(text, RULE);
     }
-    Ok(HostPort { host: host.to_owned(), port })
+    Ok(HostPort {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 fn decimal(text: &str) -> Option<u16> {
@@ -108,8 +130,14 @@ pub(super) fn path(text: &str) -> Result<String, Problem> {
     if text.len() > PATH_BYTES_MAX {
         return form(text, "is too long; a path has at most 255 bytes");
     }
-    if !text.bytes().all(|c| c.is_ascii_graphic() && !matches!(c, b'?' | b'#')) {
-        return form(text, "is no path; blanks, ?, # and what is not ASCII are not allowed");
+    if !text
+        .bytes()
+        .all(|c| c.is_ascii_graphic() && !matches!(c, b'?' | b'#'))
+    {
+        return form(
+            text,
+            "is no path; blanks, ?, # and what is not ASCII are not allowed",
+        );
     }
     Ok(text.to_owned())
 }
@@ -129,7 +157,10 @@ pub(super) fn header(text: &str) -> Result<String, Problem> {
 pub(super) fn stats_prefix(text: &str) -> Result<String, Problem> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.');
     if text.is_empty() || !text.bytes().all(allowed) {
-        return form(text, "is no prefix; it needs one or more of A-Z, a-z, 0-9, _ and .");
+        return form(
+            text,
+            "is no prefix; it needs one or more of A-Z, a-z, 0-9, _ and .",
+        );
     }
     Ok(text.to_owned())
 }
@@ -144,19 +175,31 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, Problem> {
 }
 
 pub(super) fn node_id(text: &str) -> Result<NodeId, Problem> {
-    NodeId::parse(text).map_err(|source| Problem::Id { found: text.to_owned(), source })
+    NodeId::parse(text).map_err(|source| Problem::Id {
+        found: text.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn cluster_id(text: &str) -> Result<ClusterId, Problem> {
-    ClusterId::parse(text).map_err(|source| Problem::Id { found: text.to_owned(), source })
+    ClusterId::parse(text).map_err(|source| Problem::Id {
+        found: text.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn cluster_name(text: &str) -> Result<ClusterName, Problem> {
-    ClusterName::parse(text).map_err(|source| Problem::Id { found: text.to_owned(), source })
+    ClusterName::parse(text).map_err(|source| Problem::Id {
+        found: text.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn address(text: &str) -> Result<TunnelAddress, Problem> {
-    TunnelAddress::parse(text).map_err(|source| Problem::Address { found: text.to_owned(), source })
+    TunnelAddress::parse(text).map_err(|source| Problem::Address {
+        found: text.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -178,7 +221,18 @@ mod tests {
             assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
             assert_eq!(Text(Duration::from_millis(ms)).to_string(), back);
         }
-        for bad in ["", "s", "2", "2 s", "-2s", "1.5s", "2S", "2sec", "99999999999999999999s", "9999999999999999h"] {
+        for bad in [
+            "",
+            "s",
+            "2",
+            "2 s",
+            "-2s",
+            "1.5s",
+            "2S",
+            "2sec",
+            "99999999999999999999s",
+            "9999999999999999h",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
@@ -194,7 +248,20 @@ mod tests {
             assert_eq!((parsed.host.as_str(), parsed.port), (host, port));
             assert_eq!(parsed.to_string(), text);
         }
-        for bad in ["", "a", "a:", ":80", "a:0", "a:65536", "a:+1", "::1:80", "[::1]", "[x]:1", "a b:1", "http://a:1"] {
+        for bad in [
+            "",
+            "a",
+            "a:",
+            ":80",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "::1:80",
+            "[::1]",
+            "[x]:1",
+            "a b:1",
+            "http://a:1",
+        ] {
             assert!(host_port(bad).is_err(), "{bad}");
         }
     }

@@ -71,7 +71,10 @@ impl<C: AsRef<Counters>> Running<C> {
         let numbers = counters.as_ref();
         increase(&numbers.requests);
         increase(&numbers.in_flight);
-        Self { counters, ended: false }
+        Self {
+            counters,
+            ended: false,
+        }
     }
 
     /// The request has its whole answer.

@@ -14,7 +14,14 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Headers that `Connection` cannot take away: a client that lists them there would make the next hop
 /// forget where the request comes from or goes to (field-notes.md section 4).
-const PROTECTED: [&str; 6] = ["host", "content-length", "x-forwarded-", "forwarded", "x-envoy-", "x-eddy-"];
+const PROTECTED: [&str; 6] = [
+    "host",
+    "content-length",
+    "x-forwarded-",
+    "forwarded",
+    "x-envoy-",
+    "x-eddy-",
+];
 
 /// Removes what concerns one hop only. `keep` are further names that `Connection` cannot take away.
 pub(crate) fn strip(headers: &mut HeaderMap, keep: &[HeaderName]) {
@@ -62,7 +69,10 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         strip(&mut headers, &[HeaderName::from_static("x-node-id")]);
-        headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+        headers
+            .iter()
+            .map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()))
+            .collect()
     }
 
     #[test]

@@ -38,9 +38,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
 }
 
 /// The responder's end of a tunnel: the HTTP/2 client.
-pub(crate) fn tunnel_client(
-    config: &Http2Config,
-) -> hyper::client::conn::http2::Builder<LocalExec> {
+pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2::Builder<LocalExec> {
     let mut builder = hyper::client::conn::http2::Builder::new(LocalExec);
     builder
         .timer(TokioTimer::new())

@@ -34,7 +34,11 @@ pub(super) async fn run<N: Network>(
         Err(failure) => {
             tracing::info!(%host, %cluster, reason = failure.reason(), "dial failed");
             let reason = failure.reason().to_owned();
-            *worker.failed.borrow_mut().entry((cluster.clone(), reason)).or_default() += 1;
+            *worker
+                .failed
+                .borrow_mut()
+                .entry((cluster.clone(), reason))
+                .or_default() += 1;
             // Worker 0 may have ended first.
             let _ = worker.stale.send(cluster);
             worker.tasks.borrow_mut().remove(&berth);
@@ -51,7 +55,11 @@ async fn shake_hands<N: Network>(
     host: SocketAddr,
 ) -> Result<(N::Stream, Vec<u8>), DialFailure> {
     let dial = &worker.config.dial;
-    let mode = if dial.http_upgrade { Mode::Upgrade } else { Mode::Plain };
+    let mode = if dial.http_upgrade {
+        Mode::Upgrade
+    } else {
+        Mode::Plain
+    };
     let offer = {
         let lanes = worker.lanes.borrow();
         let lane = lanes.get(berth.0).ok_or(DialFailure::Unreachable)?;
@@ -87,7 +95,10 @@ async fn shake_hands<N: Network>(
 }
 
 fn failure(error: &io::Error) -> DialFailure {
-    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+    ) {
         DialFailure::Refused
     } else {
         DialFailure::Unreachable
@@ -97,7 +108,11 @@ fn failure(error: &io::Error) -> DialFailure {
 fn rejected(host: SocketAddr, rejection: Rejection) -> DialFailure {
     let reason = rejection.reason().into_owned();
     match rejection {
-        Rejection::Status { code, retry_after, detail } => {
+        Rejection::Status {
+            code,
+            retry_after,
+            detail,
+        } => {
             tracing::warn!(%host, code, detail, "the responder rejects this initiator");
             DialFailure::Rejected { reason, retry_after }
         }

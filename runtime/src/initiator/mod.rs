@@ -177,7 +177,16 @@ struct Worker<N: Network> {
 ///
 /// None yet: an initiator opens no listener here.
 pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
-    let Seed { worker: id, mut mailbox, workers, stale, resolver, config, clock, rng } = seed;
+    let Seed {
+        worker: id,
+        mut mailbox,
+        workers,
+        stale,
+        resolver,
+        config,
+        clock,
+        rng,
+    } = seed;
     if let Some(stale) = resolver {
         tokio::task::spawn_local(names::run(net.clone(), Arc::clone(&config), workers, stale));
     }
@@ -255,11 +264,21 @@ impl<N: Network> Worker<N> {
         let now = self.clock.now();
         match message {
             Message::Hosts(cluster, hosts) => {
-                for lane in self.lanes.borrow_mut().iter_mut().filter(|l| l.address.cluster == cluster) {
+                for lane in self
+                    .lanes
+                    .borrow_mut()
+                    .iter_mut()
+                    .filter(|l| l.address.cluster == cluster)
+                {
                     let workers = self.config.workers;
                     let mine = |host| share(lane.address.count, workers, self.id, host, lane.per_worker);
-                    let targets: Vec<_> =
-                        hosts.iter().map(|&host| Target { host, count: mine(host) }).collect();
+                    let targets: Vec<_> = hosts
+                        .iter()
+                        .map(|&host| Target {
+                            host,
+                            count: mine(host),
+                        })
+                        .collect();
                     lane.dialer.on_targets(now, &cluster, &targets);
                 }
             }
@@ -269,24 +288,36 @@ impl<N: Network> Worker<N> {
             }
             Message::Drain => {
                 self.draining.set(true);
-                self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.dialer.drain(now));
+                self.lanes
+                    .borrow_mut()
+                    .iter_mut()
+                    .for_each(|lane| lane.dialer.drain(now));
             }
         }
     }
 
     fn next_action(&self) -> Option<(usize, Action)> {
         let mut lanes = self.lanes.borrow_mut();
-        lanes.iter_mut().enumerate().find_map(|(i, lane)| lane.dialer.poll_action().map(|a| (i, a)))
+        lanes
+            .iter_mut()
+            .enumerate()
+            .find_map(|(i, lane)| lane.dialer.poll_action().map(|a| (i, a)))
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
         let lanes = self.lanes.borrow();
-        lanes.iter().map(|lane| lane.dialer.poll_timeout()).fold(None, Deadline::earlier)
+        lanes
+            .iter()
+            .map(|lane| lane.dialer.poll_timeout())
+            .fold(None, Deadline::earlier)
     }
 
     fn handle_timeout(&self) {
         let now = self.clock.now();
-        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.dialer.handle_timeout(now));
+        self.lanes
+            .borrow_mut()
+            .iter_mut()
+            .for_each(|lane| lane.dialer.handle_timeout(now));
     }
 
     fn is_drained(&self) -> bool {
@@ -325,7 +356,10 @@ impl<N: Network> Worker<N> {
 
     fn next_tunnel(&self) -> TunnelId {
         self.serial.set(self.serial.get() + 1);
-        TunnelId { named_by: self.id, serial: self.serial.get() }
+        TunnelId {
+            named_by: self.id,
+            serial: self.serial.get(),
+        }
     }
 
     fn remember(&self, gone: Gone) {
@@ -338,7 +372,10 @@ impl<N: Network> Worker<N> {
     }
 
     fn report(&self) -> Report {
-        let calendar = Calendar { now: self.clock.now(), wall: self.net.wall() };
+        let calendar = Calendar {
+            now: self.clock.now(),
+            wall: self.net.wall(),
+        };
         let tunnels = self.tunnels.borrow();
         let tunnels = tunnels.iter().map(|(id, up)| TunnelLine {
             id: id.to_string(),
@@ -378,7 +415,11 @@ impl<N: Network> Worker<N> {
             connecting: view.connecting,
             backing_off: view.backing_off,
             draining: view.draining,
-            failures: view.failures.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+            failures: view
+                .failures
+                .iter()
+                .map(|(why, n)| ((*why).to_owned(), *n))
+                .collect(),
             next_dial_in_seconds: view.next_attempt.map(|at| round(at - now)),
         });
         lines.collect()
@@ -395,7 +436,10 @@ impl<N: Network> Worker<N> {
             sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), *count);
         }
         for ((cluster, reason), count) in &*self.failed.borrow() {
-            sheet.add(Name::HandshakeFailed(self.id, cluster.clone(), reason.clone()), *count);
+            sheet.add(
+                Name::HandshakeFailed(self.id, cluster.clone(), reason.clone()),
+                *count,
+            );
         }
         sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
         sheet.add(Name::Opened, self.opened.get());
@@ -419,9 +463,15 @@ fn fill_lane(sheet: &mut Sheet, lane: &Lane, worker: WorkerId) {
         for (state, count) in states {
             // The total appears with the host; a worker's line only where the worker has a share.
             let here = view.connecting + view.connected + view.backing_off + view.draining > 0;
-            for on in [Some(worker).filter(|_| here).map(Some), Some(None)].into_iter().flatten() {
+            for on in [Some(worker).filter(|_| here).map(Some), Some(None)]
+                .into_iter()
+                .flatten()
+            {
                 sheet.add(Name::HostTunnels(on, view.host, state), u64::from(count));
-                sheet.add(Name::UpstreamTunnels(on, view.cluster.clone(), state), u64::from(count));
+                sheet.add(
+                    Name::UpstreamTunnels(on, view.cluster.clone(), state),
+                    u64::from(count),
+                );
             }
         }
     }

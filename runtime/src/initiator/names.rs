@@ -18,7 +18,10 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The address of a host that is written as one.
 pub(super) fn literal(host: &HostPort) -> Option<SocketAddr> {
-    host.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, host.port))
+    host.host
+        .parse::<IpAddr>()
+        .ok()
+        .map(|ip| SocketAddr::new(ip, host.port))
 }
 
 /// Tells all workers the hosts of every upstream cluster, for as long as the process runs.
@@ -67,7 +70,11 @@ pub(super) async fn run<N: Network>(
 /// States the final number, which surprises people where it is a product (field-notes.md, Envoy #46169).
 fn say_how_many(config: &InitiatorConfig, cluster: &ClusterName, hosts: &[SocketAddr]) {
     for tunnel in config.tunnels.iter().filter(|t| t.address.cluster == *cluster) {
-        let workers = if tunnel.per_worker { u32::from(config.workers) } else { 1 };
+        let workers = if tunnel.per_worker {
+            u32::from(config.workers)
+        } else {
+            1
+        };
         let (count, hosts) = (tunnel.address.count, hosts.len());
         let total = u64::from(count) * u64::from(workers) * hosts as u64;
         let node = &tunnel.address.identity.node;

@@ -37,7 +37,13 @@ pub(super) fn routes<N: Network>(net: &N, config: &InitiatorConfig, clock: Clock
         .collect();
     Prefixes::new(config.routes.iter().filter_map(|route| {
         let services = Rc::clone(pools.get(&route.cluster)?);
-        Some((route.prefix.clone(), Route { services, timeout: route.timeout }))
+        Some((
+            route.prefix.clone(),
+            Route {
+                services,
+                timeout: route.timeout,
+            },
+        ))
     }))
 }
 
@@ -104,7 +110,11 @@ pub(super) async fn serve<N: Network>(
             hygiene::put_service_time(response.headers_mut(), took);
             *response.version_mut() = Version::HTTP_2;
             let (head, body) = response.into_parts();
-            let follow = Following { running, back, _on_tunnel: on_tunnel };
+            let follow = Following {
+                running,
+                back,
+                _on_tunnel: on_tunnel,
+            };
             Response::from_parts(head, Answer::stream(body, follow))
         }
         Err(why) => {
@@ -130,7 +140,9 @@ async fn forward<N: Network>(
     let sent = if route.timeout.is_zero() {
         send.await
     } else {
-        tokio::time::timeout(route.timeout, send).await.map_err(|_| Refusal::ServiceTimeout)?
+        tokio::time::timeout(route.timeout, send)
+            .await
+            .map_err(|_| Refusal::ServiceTimeout)?
     };
     sent.map_err(|error| {
         tracing::debug!(%error, "the service gave no answer");
@@ -157,7 +169,9 @@ fn prepare(request: &mut Request<Incoming>, protocol: Protocol) -> Result<(), Re
                 request.headers_mut().insert(header::HOST, host);
             }
             parts.scheme = None;
-            parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+            parts
+                .path_and_query
+                .get_or_insert_with(|| PathAndQuery::from_static("/"));
             *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
         }
     }

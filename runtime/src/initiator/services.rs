@@ -82,7 +82,14 @@ impl<N: Network> Services<N> {
             })
         };
         let hosts = cluster.hosts.iter().map(host).collect();
-        Self { net, clock, config, protocol: cluster.protocol, hosts, turn: Cell::default() }
+        Self {
+            net,
+            clock,
+            config,
+            protocol: cluster.protocol,
+            hosts,
+            turn: Cell::default(),
+        }
     }
 
     /// What the services speak.
@@ -96,7 +103,10 @@ impl<N: Network> Services<N> {
         request: Request<Incoming>,
     ) -> Result<(Response<Incoming>, Option<Return>), ServiceError> {
         match self.protocol {
-            Protocol::H1 => self.send_h1(request).await.map(|(answer, back)| (answer, Some(back))),
+            Protocol::H1 => self
+                .send_h1(request)
+                .await
+                .map(|(answer, back)| (answer, Some(back))),
             Protocol::H2 => self.send_h2(request).await.map(|answer| (answer, None)),
         }
     }
@@ -112,7 +122,15 @@ impl<N: Network> Services<N> {
             match sender.try_send_request(request).await {
                 Ok(answer) => {
                     let (clock, config) = (self.clock, self.config.clone());
-                    return Ok((answer, Return { to: Rc::downgrade(&host), sender, clock, config }));
+                    return Ok((
+                        answer,
+                        Return {
+                            to: Rc::downgrade(&host),
+                            sender,
+                            clock,
+                            config,
+                        },
+                    ));
                 }
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) if tries < TRIES_MAX => request = unsent,
@@ -213,7 +231,9 @@ impl<N: Network> Services<N> {
             Err(error)
         };
         let limit = tokio::time::timeout(self.config.connect_timeout, connect);
-        limit.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        limit
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -241,7 +261,10 @@ impl Return {
         if self.sender.is_closed() || idle.len() >= usize::try_from(self.config.max_idle).unwrap_or(0) {
             return;
         }
-        idle.push(Idle { sender: self.sender, since: self.clock.now() });
+        idle.push(Idle {
+            sender: self.sender,
+            since: self.clock.now(),
+        });
         drop(idle);
         if !host.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(self.to, self.clock, self.config));

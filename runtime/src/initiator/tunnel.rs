@@ -30,7 +30,12 @@ pub(super) async fn run<N: Network>(
     leftover: Vec<u8>,
     drain: Latch,
 ) -> CloseReason {
-    let Some(identity) = worker.lanes.borrow().get(berth.0).map(|lane| lane.address.identity.clone()) else {
+    let Some(identity) = worker
+        .lanes
+        .borrow()
+        .get(berth.0)
+        .map(|lane| lane.address.identity.clone())
+    else {
         return CloseReason::HostGone;
     };
     let entry = Entry::open(worker, Arc::new(identity), host);
@@ -61,11 +66,23 @@ impl<N: Network> Entry<N> {
         tracing::info!(%tunnel, node = %identity.node, %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
         let streams = Rc::new(Cell::new(0));
-        let up = Up { identity, host, state: "idle", since: opened, streams: Rc::clone(&streams) };
+        let up = Up {
+            identity,
+            host,
+            state: "idle",
+            since: opened,
+            streams: Rc::clone(&streams),
+        };
         worker.tunnels.borrow_mut().insert(tunnel, up);
         // A task that is aborted says nothing: its drain took too long.
         let why = Cell::new(CloseReason::Drained);
-        Self { worker: Rc::clone(worker), tunnel, opened, streams, why }
+        Self {
+            worker: Rc::clone(worker),
+            tunnel,
+            opened,
+            streams,
+            why,
+        }
     }
 
     fn change(&self, state: &'static str) {
@@ -84,7 +101,13 @@ impl<N: Network> Drop for Entry<N> {
         let (now, why) = (self.worker.clock.now(), self.why.get());
         tracing::info!(tunnel = %self.tunnel, host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
-        self.worker.remember(Gone { tunnel: self.tunnel, identity: up.identity, at: now, lived, why });
+        self.worker.remember(Gone {
+            tunnel: self.tunnel,
+            identity: up.identity,
+            at: now,
+            lived,
+            why,
+        });
     }
 }
 
@@ -102,7 +125,10 @@ async fn idle<N: Network>(
     drain: &Latch,
 ) -> Idle<N::Stream> {
     let liveness = &worker.config.liveness;
-    let policy = SilencePolicy { first: liveness.first_ping, intervals: liveness.intervals };
+    let policy = SilencePolicy {
+        first: liveness.first_ping,
+        intervals: liveness.intervals,
+    };
     let mut echoer = Echoer::new(worker.clock.now(), policy);
     echoer.on_bytes(worker.clock.now(), leftover);
     let mut bytes = [0; 512];
@@ -164,7 +190,10 @@ async fn active<N: Network>(
 fn reason(error: &(dyn std::error::Error + 'static)) -> CloseReason {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_timeout)
+        {
             return CloseReason::HttpPing;
         }
         if error.downcast_ref::<std::io::Error>().is_some() {

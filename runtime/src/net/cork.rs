@@ -15,7 +15,10 @@ enum Cork {
     /// Nothing was written yet.
     In,
     /// The first write, and how much of it has left.
-    Holding { bytes: Vec<u8>, sent: usize },
+    Holding {
+        bytes: Vec<u8>,
+        sent: usize,
+    },
     Out,
 }
 
@@ -32,7 +35,14 @@ impl<T: AsyncWrite + Unpin> Corked<T> {
     /// Wraps a stream; the receiver ends when the stream is dropped.
     pub fn new(stream: T) -> (Self, oneshot::Receiver<()>) {
         let (gone, when_gone) = oneshot::channel();
-        (Self { stream, cork: Cork::In, _gone: gone }, when_gone)
+        (
+            Self {
+                stream,
+                cork: Cork::In,
+                _gone: gone,
+            },
+            when_gone,
+        )
     }
 
     /// Writes what is held together with `more`; ready with how much of `more` was taken.
@@ -70,7 +80,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
         match self.cork {
             Cork::Out => Pin::new(&mut self.stream).poll_write(cx, buf),
             Cork::In => {
-                self.cork = Cork::Holding { bytes: buf.to_vec(), sent: 0 };
+                self.cork = Cork::Holding {
+                    bytes: buf.to_vec(),
+                    sent: 0,
+                };
                 Poll::Ready(Ok(buf.len()))
             }
             Cork::Holding { .. } => {
@@ -122,11 +135,7 @@ mod tests {
     struct Segments(Vec<Vec<u8>>);
 
     impl AsyncWrite for Segments {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             self.0.push(buf.to_vec());
             Poll::Ready(Ok(buf.len()))
         }

@@ -102,7 +102,10 @@ fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 }
 
 fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet address"))
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an internet address"))
 }
 
 impl Network for OsNetwork {
@@ -151,6 +154,8 @@ impl Network for OsNetwork {
 
     #[expect(clippy::disallowed_methods, reason = "the one home of the wall clock")]
     fn wall(&self) -> Duration {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
     }
 }

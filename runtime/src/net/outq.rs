@@ -26,8 +26,12 @@ const WQUEUE_AT: usize = NLMSGHDR_LEN + 4 + 48 + 8;
 /// Bytes written and not acknowledged; `None` if the kernel does not tell, for example in a sandbox
 /// without netlink.
 pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
-    let mut socket =
-        Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(NETLINK_SOCK_DIAG))).ok()?;
+    let mut socket = Socket::new(
+        Domain::from(AF_NETLINK),
+        Type::DGRAM,
+        Some(Protocol::from(NETLINK_SOCK_DIAG)),
+    )
+    .ok()?;
     // The kernel answers within the send; the limit is for sandboxes that swallow it.
     socket.set_read_timeout(Some(Duration::from_millis(5))).ok()?;
     socket.write_all(&request(local, peer)?).ok()?;

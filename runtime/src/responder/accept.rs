@@ -88,7 +88,9 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
         } else {
             let read = read_request(&worker, &mut stream);
             let limit = worker.config.tunnels.handshake_timeout;
-            tokio::time::timeout(limit, read).await.unwrap_or(Err(Refusal::Timeout))
+            tokio::time::timeout(limit, read)
+                .await
+                .unwrap_or(Err(Refusal::Timeout))
         }
     };
     match outcome {
@@ -133,8 +135,15 @@ async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) ->
 fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, announced: Announcement) {
     let identity = Arc::new(announced.identity);
     let placement = worker.registry.borrow_mut().place(&identity);
-    let newcomer = Newcomer { tunnel: placement.tunnel, identity, peer };
-    let owner = worker.others.get(usize::from(placement.worker.0)).and_then(Option::as_ref);
+    let newcomer = Newcomer {
+        tunnel: placement.tunnel,
+        identity,
+        peer,
+    };
+    let owner = worker
+        .others
+        .get(usize::from(placement.worker.0))
+        .and_then(Option::as_ref);
     let Some(owner) = owner else {
         tokio::task::spawn_local(tunnel::run(Rc::clone(worker), stream, newcomer));
         return;

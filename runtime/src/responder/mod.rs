@@ -147,7 +147,9 @@ pub async fn prepare<N: Network>(
     seed: u64,
 ) -> Result<(Control<N>, Vec<Seed<N>>), StartError> {
     let bind = async |key, addr| {
-        net.bind(addr, config.workers).await.map_err(|source| StartError { key, addr, source })
+        net.bind(addr, config.workers)
+            .await
+            .map_err(|source| StartError { key, addr, source })
     };
     let (tunnels, tunnel_shares) = bind("tunnels.listen", config.tunnels.listen).await?;
     let (egress, egress_shares) = bind("egress.listen", config.egress.listen).await?;
@@ -169,7 +171,15 @@ pub async fn prepare<N: Network>(
             rng: rng.fork(),
         })
         .collect();
-    Ok((Control { config, tunnels, egress, workers }, seeds))
+    Ok((
+        Control {
+            config,
+            tunnels,
+            egress,
+            workers,
+        },
+        seeds,
+    ))
 }
 
 /// Where requests for a tunnel go.
@@ -226,8 +236,17 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     let egress = net.listen(seed.egress)?;
     let mut mailbox = seed.mailbox;
     let others = seed.workers.into_iter().zip(0..);
-    let others = others.map(|(sender, id)| (WorkerId(id) != seed.worker).then_some(sender)).collect();
-    let worker = Rc::new(Worker::new(net, seed.worker, seed.config, seed.clock, seed.rng, others));
+    let others = others
+        .map(|(sender, id)| (WorkerId(id) != seed.worker).then_some(sender))
+        .collect();
+    let worker = Rc::new(Worker::new(
+        net,
+        seed.worker,
+        seed.config,
+        seed.clock,
+        seed.rng,
+        others,
+    ));
     tokio::task::spawn_local(accept::run(Rc::clone(&worker), tunnels));
     tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress));
     let drained = async {
@@ -269,7 +288,11 @@ impl<N: Network> Worker<N> {
             clock,
             demands: Demands {
                 path: config.tunnels.path.clone(),
-                mode: if config.tunnels.http_upgrade { Mode::Upgrade } else { Mode::Plain },
+                mode: if config.tunnels.http_upgrade {
+                    Mode::Upgrade
+                } else {
+                    Mode::Plain
+                },
                 tenant_isolation: isolation,
                 required_cluster: config.tunnels.required_cluster.clone(),
             },
@@ -324,7 +347,11 @@ impl<N: Network> Worker<N> {
     /// Brings the directory in line with a fact.
     fn note(&self, fact: &Fact, claims: Option<Claims>) {
         match fact {
-            Fact::Opened { tunnel, identity, owner } => {
+            Fact::Opened {
+                tunnel,
+                identity,
+                owner,
+            } => {
                 if let Some(claims) = claims {
                     self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
                     self.cache.borrow_mut().insert(*tunnel, identity, *owner);
@@ -372,7 +399,10 @@ impl<N: Network> Worker<N> {
     }
 
     fn report(&self) -> Report {
-        let calendar = Calendar { now: self.clock.now(), wall: self.net.wall() };
+        let calendar = Calendar {
+            now: self.clock.now(),
+            wall: self.net.wall(),
+        };
         let registry = self.registry.borrow();
         let peers = self.peers.borrow();
         let cache = self.cache.borrow();
@@ -393,7 +423,12 @@ impl<N: Network> Worker<N> {
             lived_seconds: round(closed.lived),
             reason: closed.why.label(),
         });
-        let streams = self.links.borrow().keys().map(|id| (id.to_string(), cache.streams(*id))).collect();
+        let streams = self
+            .links
+            .borrow()
+            .keys()
+            .map(|id| (id.to_string(), cache.streams(*id)))
+            .collect();
         Report {
             stats: self.stats(),
             tunnels: tunnels.collect(),
@@ -410,10 +445,19 @@ impl<N: Network> Worker<N> {
             fill_detailed(&mut sheet, &registry, self.id);
         }
         let distinct = |of: fn(&Identity) -> &str| {
-            registry.tunnels().map(|(_, t)| of(&t.identity).to_owned()).collect::<std::collections::BTreeSet<_>>()
+            registry
+                .tunnels()
+                .map(|(_, t)| of(&t.identity).to_owned())
+                .collect::<std::collections::BTreeSet<_>>()
         };
-        sheet.add(Name::TotalNodes(self.id), distinct(|i| i.node.as_str()).len() as u64);
-        sheet.add(Name::TotalClusters(self.id), distinct(|i| i.cluster.as_str()).len() as u64);
+        sheet.add(
+            Name::TotalNodes(self.id),
+            distinct(|i| i.node.as_str()).len() as u64,
+        );
+        sheet.add(
+            Name::TotalClusters(self.id),
+            distinct(|i| i.cluster.as_str()).len() as u64,
+        );
         for outcome in accept::OUTCOMES {
             sheet.add(Name::Handshake(outcome), 0);
         }

@@ -66,21 +66,40 @@ pub(super) async fn proxy<N: Network>(
     let mut running = Running::new(Numbers(Rc::clone(&worker)));
     let forwarded = match prepare(&worker, &mut request) {
         Ok(timeout) => forward(&worker, request, timeout).await,
-        Err(why) => Err((why, why.to_string())),
+        Err(why) => Err(why.into()),
     };
     match forwarded {
         Ok((response, lease)) => {
             worker.http.respond(response.status());
             let (head, body) = response.into_parts();
-            let follow = Following { running, _lease: lease };
+            let follow = Following {
+                running,
+                _lease: lease,
+            };
             Response::from_parts(head, Answer::stream(body, follow))
         }
-        Err((why, text)) => {
+        Err(Failed::Refused(why, text)) => {
             running.end();
             worker.http.refuse(why);
             tracing::debug!(reason = why.label(), text, "request refused");
             refusal(why, text)
         }
+        // Nobody is left to read this; what counts is that the request ends as one whose client went away.
+        Err(Failed::ClientGone) => refusal(Refusal::BadRequest, "the request broke off".into()),
+    }
+}
+
+/// Why a request has no answer of the service.
+enum Failed {
+    /// Eddy says why, with a text for people.
+    Refused(Refusal, String),
+    /// The client broke off in the middle of its request.
+    ClientGone,
+}
+
+impl From<Refusal> for Failed {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why, why.to_string())
     }
 }
 
@@ -116,26 +135,28 @@ fn prepare<N: Network>(
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(authority);
-    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    parts
+        .path_and_query
+        .get_or_insert_with(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
     *request.version_mut() = Version::HTTP_2;
     Ok(Some(route.timeout).filter(|t| !t.is_zero()))
 }
 
-type Refused = (Refusal, String);
-
 async fn forward<N: Network>(
     worker: &Rc<Worker<N>>,
     request: Request<Incoming>,
     timeout: Option<Duration>,
-) -> Result<(Response<Incoming>, Lease<N>), Refused> {
+) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let began = worker.clock.now();
     let attempt = send(worker, request);
     let sent = match timeout {
         None => attempt.await,
         Some(timeout) => {
-            let timed_out = |_| Err((Refusal::TunnelTimeout, Refusal::TunnelTimeout.to_string()));
-            tokio::time::timeout(timeout, attempt).await.unwrap_or_else(timed_out)
+            let timed_out = |_| Err(Refusal::TunnelTimeout.into());
+            tokio::time::timeout(timeout, attempt)
+                .await
+                .unwrap_or_else(timed_out)
         }
     };
     let (mut response, lease) = sent?;
@@ -149,10 +170,13 @@ async fn forward<N: Network>(
 async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Incoming>,
-) -> Result<(Response<Incoming>, Lease<N>), Refused> {
+) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     for _ in 0..PICKS_MAX {
         let tunnel = pick(worker, request.headers())?;
-        let lease = Lease { worker: Rc::clone(worker), tunnel };
+        let lease = Lease {
+            worker: Rc::clone(worker),
+            tunnel,
+        };
         let Some(mut sender) = sender(worker, tunnel).await else {
             continue;
         };
@@ -160,30 +184,35 @@ async fn send<N: Network>(
             Ok(response) => return Ok((response, lease)),
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) => request = unsent,
-                None => {
-                    let why = blame(&failed.into_error());
-                    return Err((why, why.to_string()));
-                }
+                None => return Err(blame(&failed.into_error())),
             },
         }
         // Nothing was sent because the tunnel is at its end; its owner is about to say so.
         forget(worker, tunnel);
     }
-    Err((Refusal::TunnelLost, Refusal::TunnelLost.to_string()))
+    Err(Refusal::TunnelLost.into())
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+    headers
+        .get(name)
+        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
-fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Refused> {
+fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Failed> {
     let tenant = worker.tenant_header.as_ref().and_then(|name| text(headers, name));
-    let key = worker.key_rules.key(|rule| text(headers, &worker.key_headers[rule]), tenant);
-    let key = key.map_err(|why| (why, why.to_string()))?;
+    let key = worker
+        .key_rules
+        .key(|rule| text(headers, &worker.key_headers[rule]), tenant);
+    let key = key?;
     let picked = worker.cache.borrow_mut().pick(&key);
     picked.map_err(|why| {
-        let text = if why == Refusal::NoTunnel { format!("no tunnel to {}", key.id) } else { why.to_string() };
-        (why, text)
+        let text = if why == Refusal::NoTunnel {
+            format!("no tunnel to {}", key.id)
+        } else {
+            why.to_string()
+        };
+        Failed::Refused(why, text)
     })
 }
 
@@ -207,18 +236,24 @@ fn forget<N: Network>(worker: &Worker<N>, tunnel: TunnelId) {
 }
 
 /// Who is at fault for a request that was sent and not answered.
-fn blame(error: &hyper::Error) -> Refusal {
+fn blame(error: &hyper::Error) -> Failed {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => Refusal::StreamRefused,
-                Some(_) if h2.is_reset() && h2.is_remote() => Refusal::StreamReset,
-                Some(_) if h2.is_library() => Refusal::TunnelProtocol,
-                _ => Refusal::TunnelLost,
+                Some(h2::Reason::REFUSED_STREAM) => Refusal::StreamRefused.into(),
+                Some(_) if h2.is_reset() && h2.is_remote() => Refusal::StreamReset.into(),
+                // This end resets a stream before its answer for one reason: the body to send has failed.
+                Some(_) if h2.is_reset() && !h2.is_library() => Failed::ClientGone,
+                Some(_) if h2.is_library() => Refusal::TunnelProtocol.into(),
+                _ => Refusal::TunnelLost.into(),
             };
         }
         source = cause.source();
     }
-    Refusal::TunnelLost
+    if error.is_user() {
+        Failed::ClientGone
+    } else {
+        Refusal::TunnelLost.into()
+    }
 }

@@ -28,7 +28,11 @@ const ACK_UNKNOWN: Duration = Duration::from_millis(300);
 
 /// Answers the handshake and keeps the tunnel until it is gone.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, newcomer: Newcomer) {
-    let Newcomer { tunnel, identity, peer } = newcomer;
+    let Newcomer {
+        tunnel,
+        identity,
+        peer,
+    } = newcomer;
     let answered = async {
         stream.write_all(worker.demands.accept()).await.ok()?;
         stream.flush().await.ok()
@@ -95,7 +99,10 @@ async fn idle<N: Network>(
     mut more: mpsc::UnboundedReceiver<Claim>,
 ) -> Idle {
     let tunnels = &worker.config.tunnels;
-    let policy = PingPolicy { interval: tunnels.ping_interval, misses: tunnels.ping_misses };
+    let policy = PingPolicy {
+        interval: tunnels.ping_interval,
+        misses: tunnels.ping_misses,
+    };
     let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
     let mut first = Vec::new();
     let mut bytes = [0; 64];
