@@ -1,5 +1,7 @@
 //! Bodies, trailers and both HTTP versions through a tunnel, streamed and never held whole.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "kit/mod.rs"]
 mod kit;
 

@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn every_help_has_an_example() {
+        Cli::command().debug_assert();
         let mut cli = Cli::command();
-        cli.debug_assert();
         assert!(cli.render_long_help().to_string().contains("Example"));
-        for command in cli.get_subcommands_mut() {
+        for command in cli.get_subcommands_mut().filter(|c| c.get_name() != "help") {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", command.get_name());
         }

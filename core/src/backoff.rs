@@ -71,6 +71,8 @@ impl Backoff {
     ///
     /// A `retry_after` replaces the drawn wait, with 0 to 15 % on top so that those who were told the same do not
     /// come at the same instant; it is bounded by `silent_max`, so that a mistake of the responder is not for ever.
+    /// The bound is on what the responder says: with the jitter on top no wait exceeds 115 % of `silent_max`. (Cut
+    /// after the jitter, all whom the bound cuts would come at one instant.)
     pub fn delay(&mut self, policy: &BackoffPolicy, pace: Pace, rng: &mut Rng) -> Duration {
         self.attempts = self.attempts.saturating_add(1);
         let cap = match pace {
@@ -79,8 +81,8 @@ impl Backoff {
             Pace::Rejected {
                 retry_after: Some(after),
             } => {
-                let after = after.min(policy.silent_max);
-                return after + rng.between(Duration::ZERO, after * 15 / 100);
+                let after = after.min(policy.silent_max).max(FLOOR);
+                return after.saturating_add(rng.between(Duration::ZERO, after.saturating_mul(15) / 100));
             }
         };
         let doublings = (self.attempts - 1).min(31);
@@ -91,6 +93,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+
     use super::*;
 
     fn delays(pace: Pace, n: usize) -> Vec<Duration> {
@@ -146,6 +150,11 @@ mod tests {
         };
         assert!((7_000..=8_050).contains(&told(7).as_millis()));
         assert!((10_000..=11_500).contains(&told(100).as_millis()));
+        assert!((10_000..=11_500).contains(&told(u64::MAX).as_millis()));
+        assert!(
+            (10..=11).contains(&told(0).as_millis()),
+            "no wait is under the floor"
+        );
     }
 
     #[test]
@@ -160,5 +169,55 @@ mod tests {
     #[test]
     fn the_same_seed_waits_the_same() {
         assert_eq!(delays(Pace::Silent, 9), delays(Pace::Silent, 9));
+    }
+
+    #[test]
+    fn another_pace_keeps_the_attempts_and_applies_its_cap() {
+        let (policy, mut rng) = (BackoffPolicy::default(), Rng::from_seed(3));
+        let mut backoff = Backoff { attempts: 20 };
+        assert!(backoff.delay(&policy, Pace::Refused, &mut rng) <= policy.refused_max);
+        assert_eq!(backoff.attempts(), 21);
+        let silent = (0..50).map(|_| backoff.delay(&policy, Pace::Silent, &mut rng));
+        assert!(
+            silent
+                .max()
+                .is_some_and(|longest| longest > policy.silent_max / 2)
+        );
+        assert_eq!(backoff.attempts(), 71);
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_tunnels_at_one_instant_comes_back_spread() {
+        let mut per_ms = [0u32; 51];
+        for member in 0..4_000 {
+            let (mut backoff, mut rng) = (Backoff::new(), Rng::from_seed(member));
+            let delay = backoff.delay(&BackoffPolicy::default(), Pace::Refused, &mut rng);
+            per_ms[usize::try_from(delay.as_millis()).unwrap()] += 1;
+        }
+        assert!(
+            per_ms.iter().all(|&n| n <= 150),
+            "100 per millisecond would be even: {per_ms:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_keeps_its_bounds(
+            first in 0..100_000u64, refused in 0..100_000u64, silent in 0..100_000u64,
+            attempts in any::<u32>(), seed in any::<u64>(), told in proptest::option::of(any::<u64>()),
+        ) {
+            let ms = Duration::from_millis;
+            let policy = BackoffPolicy { first: ms(first), refused_max: ms(refused), silent_max: ms(silent) };
+            let rejected = Pace::Rejected { retry_after: told.map(Duration::from_secs) };
+            let bounds = [
+                (Pace::Refused, policy.refused_max),
+                (Pace::Silent, policy.silent_max),
+                (rejected, policy.silent_max * 115 / 100),
+            ];
+            for (pace, max) in bounds {
+                let wait = Backoff { attempts }.delay(&policy, pace, &mut Rng::from_seed(seed));
+                prop_assert!(FLOOR <= wait && wait <= max.max(FLOOR * 115 / 100), "{pace:?}: {wait:?}");
+            }
+        }
     }
 }

@@ -11,166 +11,33 @@
 //! ```
 //!
 //! Redial is driven by events: there is no maintenance tick. A draining tunnel no longer counts; its replacement is
-//! dialed at once.
+//! dialed at once, unless the tunnels before it were short-lived too: a responder that accepts and hangs up, or
+//! accepts and says GOAWAY, is not hammered. Dials beyond `max_dials` wait for a permit in the order in which they
+//! became due.
 
 mod slot;
+mod value;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use crate::backoff::{Backoff, BackoffPolicy, Pace};
+use crate::backoff::{Backoff, Pace};
 use crate::close::CloseReason;
-use crate::identity::{ClusterName, WorkerId};
+use crate::identity::ClusterName;
 use crate::rng::Rng;
 use crate::time::{Deadline, Instant};
 
 pub use slot::Slot;
 use slot::{Place, State};
-
-/// A host, and how many tunnels to keep to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its address.
-    pub host: SocketAddr,
-    /// This worker's share.
-    pub count: u32,
-}
-
-/// How to dial.
-#[derive(Clone, Copy, Debug)]
-pub struct DialerPolicy {
-    /// How long to wait after a failure.
-    pub backoff: BackoffPolicy,
-    /// Dials in flight at once.
-    pub max_dials: u32,
-    /// For the connect and the handshake together.
-    pub dial_timeout: Duration,
-    /// A tunnel that lived this long proves the host good: the backoff begins anew.
-    pub stable_after: Duration,
-    /// For what runs on a tunnel that drains.
-    pub drain_timeout: Duration,
-}
-
-impl Default for DialerPolicy {
-    fn default() -> Self {
-        Self {
-            backoff: BackoffPolicy::default(),
-            max_dials: 16,
-            dial_timeout: Duration::from_secs(5),
-            stable_after: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Why a dial failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DialFailure {
-    /// Nobody listens, or the connection was closed before the answer.
-    Refused,
-    /// Nothing came in `dial_timeout`. The dialer sees this itself.
-    TimedOut,
-    /// There is no way to the host.
-    Unreachable,
-    /// The responder said no.
-    Rejected {
-        /// What it said, as one word (`http.403`).
-        reason: String,
-        /// When to come back.
-        retry_after: Option<Duration>,
-    },
-    /// The answer is none.
-    Protocol,
-}
-
-impl DialFailure {
-    /// The kind in one word.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::TimedOut => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Rejected { .. } => "rejected",
-            Self::Protocol => "protocol",
-        }
-    }
-
-    /// The reason in one word, with the responder's status.
-    pub fn reason(&self) -> &str {
-        if let Self::Rejected { reason, .. } = self {
-            reason
-        } else {
-            self.label()
-        }
-    }
-
-    const fn pace(&self) -> Pace {
-        match self {
-            Self::Refused => Pace::Refused,
-            Self::TimedOut | Self::Unreachable => Pace::Silent,
-            Self::Rejected { retry_after, .. } => Pace::Rejected {
-                retry_after: *retry_after,
-            },
-            Self::Protocol => Pace::Rejected { retry_after: None },
-        }
-    }
-}
-
-/// What the driver must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Connect and shake hands.
-    Dial {
-        /// For this slot.
-        slot: Slot,
-        /// To a host of this cluster.
-        cluster: ClusterName,
-        /// At this address.
-        host: SocketAddr,
-    },
-    /// Drop a dial in flight.
-    Abort {
-        /// Of this slot.
-        slot: Slot,
-    },
-    /// Let what runs on a tunnel finish, then close it.
-    Drain {
-        /// Of this slot.
-        slot: Slot,
-    },
-    /// Close a tunnel whose drain took too long.
-    Close {
-        /// Of this slot.
-        slot: Slot,
-    },
-}
-
-/// A host as the admin sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostView<'a> {
-    /// Its cluster.
-    pub cluster: &'a ClusterName,
-    /// Its address.
-    pub host: SocketAddr,
-    /// Tunnels that are up.
-    pub connected: u32,
-    /// Dials in flight.
-    pub connecting: u32,
-    /// Tunnels that wait for their next dial.
-    pub backing_off: u32,
-    /// Tunnels that drain.
-    pub draining: u32,
-    /// Failures since the host appeared, by kind.
-    pub failures: &'a BTreeMap<&'static str, u64>,
-    /// When the next dial is due.
-    pub next_attempt: Option<Instant>,
-}
+pub use value::{Action, DialFailure, DialerPolicy, HostView, Target, share};
 
 type HostKey = (ClusterName, SocketAddr);
 
 #[derive(Clone, Debug, Default)]
 struct Host {
+    /// Whether its cluster names it. If not, it stays until its last tunnel has drained.
+    listed: bool,
     wanted: u32,
     failures: BTreeMap<&'static str, u64>,
 }
@@ -185,28 +52,10 @@ pub struct Dialer {
     /// Slots whose dial is due, in the order in which it became so.
     queue: VecDeque<Slot>,
     actions: VecDeque<Action>,
-    next_slot: u64,
+    next_index: u32,
     draining: bool,
+    /// The latest time that a caller told: time that goes back is ignored.
     seen: Instant,
-}
-
-/// How many of `count` tunnels to `host` this worker keeps.
-///
-/// The process's count is spread over its workers, beginning at one that follows from the host's address (FNV-1a),
-/// so that hosts with one tunnel do not all land on worker 0. With `per_worker` every worker keeps `count`.
-pub fn share(count: u32, workers: u16, worker: WorkerId, host: SocketAddr, per_worker: bool) -> u32 {
-    if per_worker || workers <= 1 {
-        return count;
-    }
-    let workers = u32::from(workers);
-    let fnv = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let hash = match host.ip() {
-        IpAddr::V4(ip) => ip.octets().iter().fold(0x811c_9dc5, fnv),
-        IpAddr::V6(ip) => ip.octets().iter().fold(0x811c_9dc5, fnv),
-    };
-    let hash = host.port().to_be_bytes().iter().fold(hash, fnv);
-    let place = (u32::from(worker.0) + workers - hash % workers) % workers;
-    count / workers + u32::from(place < count % workers)
 }
 
 impl Dialer {
@@ -219,34 +68,34 @@ impl Dialer {
             slots: BTreeMap::new(),
             queue: VecDeque::new(),
             actions: VecDeque::new(),
-            next_slot: 0,
+            next_index: 0,
             draining: false,
             seen: Instant::ZERO,
         }
     }
 
     /// The hosts of a cluster are these, with this worker's share of each. Of those that vanished, dials are
-    /// aborted and tunnels drained; those that appeared are dialed.
+    /// aborted and tunnels drained; those that appeared are dialed. A host that is named twice has the larger
+    /// share.
     pub fn on_targets(&mut self, now: Instant, cluster: &ClusterName, targets: &[Target]) {
         self.see(now);
         if self.draining {
             return;
         }
-        let listed = |host: &SocketAddr| targets.iter().any(|t| t.host == *host);
-        let gone: Vec<_> = self
+        let mut wanted = BTreeMap::<SocketAddr, u32>::new();
+        for target in targets {
+            let count = wanted.entry(target.host).or_default();
+            *count = target.count.max(*count);
+        }
+        let gone = self
             .hosts
             .keys()
-            .filter(|(c, host)| c == cluster && !listed(host))
-            .cloned()
-            .collect();
-        for key in gone {
-            self.want(now, &key, 0);
-            self.hosts.remove(&key);
+            .filter(|(c, host)| c == cluster && !wanted.contains_key(host));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.want(&key, false, 0);
         }
-        for target in targets {
-            let key = (cluster.clone(), target.host);
-            self.hosts.entry(key.clone()).or_default();
-            self.want(now, &key, target.count);
+        for (host, count) in wanted {
+            self.want(&(cluster.clone(), host), true, count);
         }
         self.dial_due();
     }
@@ -257,7 +106,10 @@ impl Dialer {
         if let Some(place) = self.slots.get_mut(&slot)
             && let State::Connecting { backoff, .. } = place.state
         {
-            place.state = State::Established { since: now, backoff };
+            place.state = State::Established {
+                since: self.seen,
+                backoff,
+            };
             self.dial_due();
         }
     }
@@ -265,62 +117,46 @@ impl Dialer {
     /// The dial came to nothing.
     pub fn on_failed(&mut self, now: Instant, slot: Slot, why: &DialFailure) {
         self.see(now);
-        let Some(place) = self.slots.get(&slot) else {
-            return;
-        };
-        if let State::Connecting { backoff, .. } = place.state {
-            let host = place.host.clone();
-            self.fail(now, slot, &host, backoff, why);
-            self.dial_due();
-        }
+        self.end(slot, |dialer, place, backoff| {
+            dialer.count_failure(&place.host, why);
+            dialer.back_off(slot, place, backoff, why.pace());
+        });
     }
 
-    /// The peer drains a tunnel: its replacement is dialed at once.
+    /// The peer drains a tunnel: its replacement is dialed at once, unless the tunnel and what came before it
+    /// did not last.
     pub fn on_goaway(&mut self, now: Instant, slot: Slot) {
         self.see(now);
+        let drained_by = self.seen + self.policy.drain_timeout;
         if let Some(place) = self.slots.get_mut(&slot)
-            && matches!(place.state, State::Established { .. })
+            && let State::Established { since, backoff } = place.state
         {
-            place.state = State::Draining {
-                deadline: now + self.policy.drain_timeout,
-            };
+            place.state = State::Draining { deadline: drained_by };
             let host = place.host.clone();
-            self.fill(now, &host);
+            self.replace(host, since, backoff);
             self.dial_due();
         }
     }
 
     /// A tunnel is gone.
-    pub fn on_closed(&mut self, now: Instant, slot: Slot, _why: CloseReason) {
+    pub fn on_closed(&mut self, now: Instant, slot: Slot, why: CloseReason) {
         self.see(now);
-        let Some(place) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        match place.state {
-            State::Established { since, mut backoff } => {
-                if now - since >= self.policy.stable_after {
-                    backoff.reset();
-                }
-                let delay = backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng);
-                place.state = State::Backoff {
-                    until: now + delay,
-                    backoff,
-                };
-            }
-            State::Draining { .. } => {
-                self.slots.remove(&slot);
-            }
-            State::Backoff { .. } | State::Waiting { .. } | State::Connecting { .. } => {}
-        }
+        self.end(slot, |dialer, place, backoff| {
+            dialer.back_off(slot, place, backoff, pace_after(why))
+        });
     }
 
     /// The process ends: dial no more, and let what runs finish.
     pub fn drain(&mut self, now: Instant) {
         self.see(now);
         self.draining = true;
-        let hosts: Vec<_> = self.hosts.keys().cloned().collect();
-        for key in hosts {
-            self.want(now, &key, 0);
+        for (key, listed) in self
+            .hosts
+            .iter()
+            .map(|(k, h)| (k.clone(), h.listed))
+            .collect::<Vec<_>>()
+        {
+            self.want(&key, listed, 0);
         }
     }
 
@@ -332,14 +168,14 @@ impl Dialer {
     /// A deadline may have passed. Early calls have no effect, late ones fire each timer once.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.see(now);
-        let due: Vec<_> = self
+        let timers = self
             .slots
             .iter()
-            .filter(|(_, p)| p.deadline().is_some_and(|d| d.at <= now))
-            .map(|(s, _)| *s)
-            .collect();
-        for slot in due {
-            self.fire(now, slot);
+            .filter_map(|(slot, place)| Some((place.deadline()?.at, *slot)));
+        let mut due: Vec<_> = timers.filter(|(at, _)| *at <= self.seen).collect();
+        due.sort();
+        for (_, slot) in due {
+            self.fire(slot);
         }
         self.dial_due();
     }
@@ -382,9 +218,9 @@ impl Dialer {
                         view.backing_off += 1;
                         view.next_attempt = Some(view.next_attempt.map_or(until, |at| at.min(until)));
                     }
-                    State::Waiting { .. } => {
+                    State::Waiting { since, .. } => {
                         view.backing_off += 1;
-                        view.next_attempt = Some(self.seen);
+                        view.next_attempt = Some(view.next_attempt.map_or(since, |at| at.min(since)));
                     }
                     State::Connecting { .. } => view.connecting += 1,
                     State::Established { .. } => view.connected += 1,
@@ -408,64 +244,36 @@ impl Dialer {
         self.seen = self.seen.max(now);
     }
 
-    /// Sets how many tunnels a host is to have.
-    fn want(&mut self, now: Instant, key: &HostKey, count: u32) {
-        if let Some(host) = self.hosts.get_mut(key) {
-            host.wanted = count;
-        }
-        self.fill(now, key);
-        self.trim(now, key);
-    }
-
-    /// Makes slots for the tunnels that a host lacks.
-    fn fill(&mut self, now: Instant, key: &HostKey) {
-        let wanted = if self.draining {
-            0
-        } else {
-            self.hosts.get(key).map_or(0, |host| host.wanted)
-        };
-        let have = self
-            .slots
-            .values()
-            .filter(|p| p.host == *key && p.counts())
-            .count();
-        for _ in have..usize::try_from(wanted).unwrap_or(usize::MAX) {
-            let slot = Slot(self.next_slot);
-            self.next_slot += 1;
-            let state = State::Waiting {
-                since: now,
-                backoff: Backoff::new(),
-            };
-            self.slots.insert(
-                slot,
-                Place {
-                    host: key.clone(),
-                    state,
-                },
-            );
-            self.queue.push_back(slot);
-        }
-    }
-
-    /// Lets go of the tunnels that a host has too many, those furthest from being up first.
-    fn trim(&mut self, now: Instant, key: &HostKey) {
-        let wanted = self.hosts.get(key).map_or(0, |host| host.wanted);
-        let mut counted: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|(_, p)| p.host == *key && p.counts())
-            .map(|(s, p)| (p.rank(), *s))
+    /// Sets how many tunnels a host is to have, makes those that it lacks, and lets go of the surplus.
+    fn want(&mut self, key: &HostKey, listed: bool, count: u32) {
+        let host = self.hosts.entry(key.clone()).or_default();
+        (host.listed, host.wanted) = (listed, count);
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let counted = self.slots.iter().filter(|(_, p)| p.host == *key && p.counts());
+        let mut counted: Vec<_> = counted
+            .map(|(slot, place)| (place.rank(), Reverse(*slot)))
             .collect();
+        for _ in counted.len()..wanted {
+            self.wait(key.clone(), Backoff::new());
+        }
         counted.sort();
-        let surplus = counted
-            .len()
-            .saturating_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
-        for (_, slot) in counted.into_iter().take(surplus) {
-            self.let_go(now, slot);
+        let surplus = counted.len().saturating_sub(wanted);
+        for (_, Reverse(slot)) in counted.into_iter().take(surplus) {
+            self.let_go(slot);
+        }
+        self.forget(key);
+    }
+
+    /// Forgets a host that is no longer named and has nothing left.
+    fn forget(&mut self, key: &HostKey) {
+        if self.hosts.get(key).is_some_and(|host| !host.listed)
+            && !self.slots.values().any(|place| place.host == *key)
+        {
+            self.hosts.remove(key);
         }
     }
 
-    fn let_go(&mut self, now: Instant, slot: Slot) {
+    fn let_go(&mut self, slot: Slot) {
         let Some(place) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -476,11 +284,11 @@ impl Dialer {
             }
             State::Connecting { .. } => {
                 self.slots.remove(&slot);
-                self.actions.push_back(Action::Abort { slot });
+                self.abort(slot);
             }
             State::Established { .. } => {
                 place.state = State::Draining {
-                    deadline: now + self.policy.drain_timeout,
+                    deadline: self.seen + self.policy.drain_timeout,
                 };
                 self.actions.push_back(Action::Drain { slot });
             }
@@ -488,45 +296,128 @@ impl Dialer {
         }
     }
 
-    fn fire(&mut self, now: Instant, slot: Slot) {
-        let Some(place) = self.slots.get_mut(&slot) else {
+    /// Drops a dial; one that nobody has polled yet never happens.
+    fn abort(&mut self, slot: Slot) {
+        let before = self.actions.len();
+        self.actions
+            .retain(|action| !matches!(action, Action::Dial { slot: dialed, .. } if *dialed == slot));
+        if self.actions.len() == before {
+            self.actions.push_back(Action::Abort { slot });
+        }
+    }
+
+    fn fire(&mut self, slot: Slot) {
+        let Some(place) = self.slots.remove(&slot) else {
             return;
         };
         match place.state {
             State::Backoff { backoff, .. } => {
-                place.state = State::Waiting { since: now, backoff };
+                let state = State::Waiting {
+                    since: self.seen,
+                    backoff,
+                };
+                self.slots.insert(slot, Place { state, ..place });
                 self.queue.push_back(slot);
             }
             State::Connecting { backoff, .. } => {
-                let host = place.host.clone();
-                self.actions.push_back(Action::Abort { slot });
-                // The aborted dial may still report: under a new handle it means nobody.
-                let renewed = Slot(self.next_slot);
-                self.next_slot += 1;
-                if let Some(place) = self.slots.remove(&slot) {
-                    self.slots.insert(renewed, place);
-                }
-                self.fail(now, renewed, &host, backoff, &DialFailure::TimedOut);
+                self.abort(slot);
+                self.count_failure(&place.host, &DialFailure::TimedOut);
+                self.back_off(slot, place, backoff, DialFailure::TimedOut.pace());
             }
             State::Draining { .. } => {
-                self.slots.remove(&slot);
                 self.actions.push_back(Action::Close { slot });
+                self.forget(&place.host);
             }
-            State::Waiting { .. } | State::Established { .. } => {}
+            State::Waiting { .. } | State::Established { .. } => {
+                self.slots.insert(slot, place);
+            }
         }
     }
 
-    fn fail(&mut self, now: Instant, slot: Slot, host: &HostKey, mut backoff: Backoff, why: &DialFailure) {
+    /// What a dial or a tunnel leaves when it ends, whichever way the driver calls it: nothing if it drained, else
+    /// what `redial` makes of its place.
+    fn end(&mut self, slot: Slot, redial: impl FnOnce(&mut Self, Place, Backoff)) {
+        let Some(place) = self.slots.remove(&slot) else {
+            return;
+        };
+        match place.state {
+            State::Connecting { backoff, .. } => redial(self, place, backoff),
+            State::Established { since, backoff } => {
+                let backoff = self.settled(since, backoff);
+                redial(self, place, backoff);
+            }
+            State::Draining { .. } => self.forget(&place.host),
+            State::Backoff { .. } | State::Waiting { .. } => {
+                self.slots.insert(slot, place);
+            }
+        }
+        self.dial_due();
+    }
+
+    /// The failures before a tunnel, which count no longer if it lasted.
+    fn settled(&self, since: Instant, mut backoff: Backoff) -> Backoff {
+        if self.seen - since >= self.policy.stable_after {
+            backoff.reset();
+        }
+        backoff
+    }
+
+    fn count_failure(&mut self, host: &HostKey, why: &DialFailure) {
         if let Some(host) = self.hosts.get_mut(host) {
             *host.failures.entry(why.label()).or_default() += 1;
         }
-        let delay = backoff.delay(&self.policy.backoff, why.pace(), &mut self.rng);
-        if let Some(place) = self.slots.get_mut(&slot) {
-            place.state = State::Backoff {
-                until: now + delay,
-                backoff,
-            };
+    }
+
+    /// Puts a place back under a new handle: what the old one may still say means nobody.
+    fn back_off(&mut self, slot: Slot, place: Place, mut backoff: Backoff, pace: Pace) {
+        let delay = backoff.delay(&self.policy.backoff, pace, &mut self.rng);
+        let state = State::Backoff {
+            until: self.seen + delay,
+            backoff,
+        };
+        self.slots
+            .insert(slot.next_generation(), Place { state, ..place });
+    }
+
+    /// Makes the place of a tunnel that drains. Only the second of two that did not last waits.
+    fn replace(&mut self, host: HostKey, since: Instant, backoff: Backoff) {
+        let mut backoff = self.settled(since, backoff);
+        if self.seen - since >= self.policy.stable_after {
+            return self.wait(host, backoff);
         }
+        let first = backoff.attempts() == 0;
+        let delay = backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng);
+        if first {
+            return self.wait(host, backoff);
+        }
+        let slot = self.new_slot();
+        let state = State::Backoff {
+            until: self.seen + delay,
+            backoff,
+        };
+        self.slots.insert(slot, Place { host, state });
+    }
+
+    /// Makes a place whose dial is due.
+    fn wait(&mut self, host: HostKey, backoff: Backoff) {
+        let slot = self.new_slot();
+        self.slots.insert(
+            slot,
+            Place {
+                host,
+                state: State::Waiting {
+                    since: self.seen,
+                    backoff,
+                },
+            },
+        );
+        self.queue.push_back(slot);
+    }
+
+    const fn new_slot(&mut self) -> Slot {
+        let slot = Slot::first(self.next_index);
+        self.next_index = self.next_index.wrapping_add(1);
+        slot
     }
 
     /// Dials what is due, as far as the permits go.
@@ -543,10 +434,9 @@ impl Dialer {
             let Some(slot) = self.queue.pop_front() else {
                 return;
             };
-            let Some(place) = self.slots.get_mut(&slot) else {
-                continue;
-            };
-            if let State::Waiting { backoff, .. } = place.state {
+            if let Some(place) = self.slots.get_mut(&slot)
+                && let State::Waiting { backoff, .. } = place.state
+            {
                 place.state = State::Connecting {
                     deadline: self.seen + self.policy.dial_timeout,
                     backoff,
@@ -555,6 +445,20 @@ impl Dialer {
                 self.actions.push_back(Action::Dial { slot, cluster, host });
             }
         }
+    }
+}
+
+/// What the end of a tunnel says about its host: one that fell silent may be gone.
+const fn pace_after(why: CloseReason) -> Pace {
+    match why {
+        CloseReason::PeerClosed
+        | CloseReason::PeerReset
+        | CloseReason::GoAway
+        | CloseReason::Drained
+        | CloseReason::HostGone
+        | CloseReason::Shutdown => Pace::Refused,
+        CloseReason::PingTimeout | CloseReason::Silent | CloseReason::HttpPing => Pace::Silent,
+        CloseReason::UnexpectedBytes | CloseReason::HttpError => Pace::Rejected { retry_after: None },
     }
 }
 

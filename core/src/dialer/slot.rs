@@ -1,15 +1,34 @@
 //! One tunnel to be kept, and where it stands.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use crate::backoff::Backoff;
 use crate::identity::ClusterName;
 use crate::time::{Deadline, Instant};
 
-/// The handle of one tunnel to be kept. Never used again after its dial was given up, so that a late event about it
-/// means nobody.
+/// The handle of one dial and of the tunnel that it becomes.
+///
+/// The index names the tunnel to be kept, the generation counts its dials, so that a late event about an earlier
+/// one means nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub(super) u64);
+pub struct Slot {
+    index: u32,
+    generation: u32,
+}
+
+impl Slot {
+    pub(super) const fn first(index: u32) -> Self {
+        Self { index, generation: 0 }
+    }
+
+    pub(super) const fn next_generation(self) -> Self {
+        Self {
+            index: self.index,
+            generation: self.generation.wrapping_add(1),
+        }
+    }
+}
 
 /// Where a tunnel stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +57,15 @@ impl Place {
         !matches!(self.state, State::Draining { .. })
     }
 
-    /// The order in which surplus tunnels are let go.
-    pub(super) const fn rank(&self) -> u8 {
+    /// The order in which surplus tunnels are let go: the furthest from being up first, and of those that are up
+    /// the youngest, as the older have proved themselves.
+    pub(super) const fn rank(&self) -> (u8, Reverse<Instant>) {
         match self.state {
-            State::Backoff { .. } => 0,
-            State::Waiting { .. } => 1,
-            State::Connecting { .. } => 2,
-            State::Established { .. } => 3,
-            State::Draining { .. } => 4,
+            State::Backoff { until, .. } => (0, Reverse(until)),
+            State::Waiting { since, .. } => (1, Reverse(since)),
+            State::Connecting { deadline, .. } => (2, Reverse(deadline)),
+            State::Established { since, .. } => (3, Reverse(since)),
+            State::Draining { deadline } => (4, Reverse(deadline)),
         }
     }
 

@@ -1,0 +1,85 @@
+//! How long the dialer waits after what.
+
+use super::*;
+
+/// When the dial after `failures` more than one `round` is due, at most, over many seeds, in milliseconds.
+fn longest(failures: u32, round: impl Fn(&mut Dialer, Instant, Slot)) -> u128 {
+    let due = (0..400).map(|seed| {
+        let mut dialer = Dialer::new(policy(), Rng::from_seed(seed));
+        dialer.on_targets(
+            Instant::ZERO,
+            &cluster("c"),
+            &[Target {
+                host: host(1),
+                count: 1,
+            }],
+        );
+        let mut now = Instant::ZERO;
+        for _ in 0..=failures {
+            let Some(Action::Dial { slot, .. }) = dialer.poll_action() else {
+                panic!("no dial")
+            };
+            round(&mut dialer, now, slot);
+            let due = dialer.poll_timeout().unwrap();
+            assert_eq!(due.reason, "backoff");
+            now = due.at;
+            dialer.handle_timeout(now);
+        }
+        now.since_origin().as_millis()
+    });
+    due.max().unwrap()
+}
+
+#[test]
+fn failures_in_a_row_wait_longer_up_to_the_cap_of_their_kind() {
+    let within = |failures, why: DialFailure, low, high| {
+        let longest = longest(failures, |dialer, now, slot| dialer.on_failed(now, slot, &why));
+        assert!((low..=high).contains(&longest), "{failures} {why:?}: {longest}");
+    };
+    let rejected = |after: Option<u64>| DialFailure::Rejected {
+        reason: "http.429".into(),
+        retry_after: after.map(Duration::from_secs),
+    };
+    for why in [
+        DialFailure::Refused,
+        DialFailure::Unreachable,
+        DialFailure::Protocol,
+        rejected(None),
+    ] {
+        within(0, why, 45, 50);
+    }
+    // 50 + 100 + 200 + 400, then 6 × 500.
+    within(9, DialFailure::Refused, 2_200, 3_750);
+    for why in [DialFailure::Unreachable, DialFailure::Protocol, rejected(None)] {
+        within(9, why, 15_000, 32_750);
+    }
+    within(0, rejected(Some(7)), 7_900, 8_050);
+    within(0, rejected(Some(3_600)), 11_300, 11_500);
+}
+
+#[test]
+fn only_a_tunnel_that_lived_pays_for_the_failures_before_it() {
+    let accept_and_hang_up = |lived: u64| {
+        longest(9, move |dialer, now, slot| {
+            dialer.on_established(now, slot);
+            dialer.on_closed(now + Duration::from_millis(lived), slot, CloseReason::PeerClosed);
+        }) - 10 * u128::from(lived)
+    };
+    assert!(accept_and_hang_up(0) > 2_200);
+    assert!(accept_and_hang_up(4_999) > 2_200);
+    assert!(
+        accept_and_hang_up(5_000) <= 500,
+        "each delay within the first 50 ms"
+    );
+}
+
+#[test]
+fn time_that_goes_back_is_ignored() {
+    let lived_a_second = |dialer: &mut Dialer, now: Instant, slot| {
+        // Taken at its word, the first call would make the tunnel live since the start.
+        dialer.handle_timeout(now + Duration::from_secs(1));
+        dialer.on_established(Instant::ZERO, slot);
+        dialer.on_closed(now + Duration::from_secs(2), slot, CloseReason::PeerClosed);
+    };
+    assert!(longest(9, lived_a_second) - 20_000 > 2_200);
+}
