@@ -105,8 +105,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<AnyBody>, Infalli
 /// Starts the service on a thread of its own; says its port.
 fn service() -> u16 {
     let (tell, port) = std::sync::mpsc::channel();
-    #[expect(clippy::disallowed_methods, reason = "the service lives beside the test")]
-    std::thread::spawn(move || {
+    kit::beside(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

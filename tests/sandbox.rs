@@ -297,7 +297,7 @@ fn a_signal_drains_and_ends_well_on_both_sides() {
 fn a_running_request_ends_well_when_the_responder_drains() {
     let mut pair = Pair::start();
     let egress = pair.egress;
-    let slow = std::thread::spawn(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
+    let slow = kit::beside(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
     wait_for("the request", || {
         (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
     });
@@ -310,7 +310,7 @@ fn a_running_request_ends_well_when_the_responder_drains() {
 fn a_running_request_ends_well_when_the_initiator_drains() {
     let mut pair = Pair::start();
     let egress = pair.egress;
-    let slow = std::thread::spawn(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
+    let slow = kit::beside(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
     wait_for("the request", || {
         (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
     });
@@ -323,7 +323,7 @@ fn a_running_request_ends_well_when_the_initiator_drains() {
 fn a_second_signal_ends_at_once() {
     let mut pair = Pair::start();
     let egress = pair.egress;
-    let hung = std::thread::spawn(move || {
+    let hung = kit::beside(move || {
         let _ = kit::exchange(
             egress,
             b"GET /routed/hang HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n",

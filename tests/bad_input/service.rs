@@ -36,7 +36,7 @@ fn a_service_that_refuses() {
     spoilt(&pair, "", 503, "service_unreachable");
     // It is back: the next request works.
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    std::thread::spawn(move || {
+    crate::kit::beside(move || {
         let (mut stream, _) = listener.accept().unwrap();
         crate::kit::read_head(&mut stream).unwrap();
         stream

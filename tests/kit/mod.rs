@@ -16,10 +16,16 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that should happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs something beside the test: the one home of threads in tests.
+pub(crate) fn beside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    std::thread::spawn(run)
+}
 
 /// A port that nobody listens on, below those that the kernel gives to connections.
 pub(crate) fn free_port() -> u16 {
