@@ -12,7 +12,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -25,6 +26,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs something beside the test: the one home of threads in tests.
 pub(crate) fn beside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     std::thread::spawn(run)
+}
+
+/// Time since the first call in this process.
+pub(crate) fn monotonic() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Lets time pass, where its passing is what is tested.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// A port that nobody listens on, below those that the kernel gives to connections.
@@ -55,31 +67,51 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 pub(crate) struct Eddy {
     child: Child,
     log: tempfile::NamedTempFile,
+    /// Kept as long as the process may read it.
+    config: Option<tempfile::NamedTempFile>,
 }
 
 impl Eddy {
     /// Starts it with these arguments.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Self::program(Path::new(env!("CARGO_BIN_EXE_eddy")), arguments)
+    }
+
+    /// Starts a role with a configuration of this text.
+    pub(crate) fn with_config(role: &str, yaml: &str) -> Self {
+        let arguments = |file: &str| [role, "-c", file].map(str::to_owned).to_vec();
+        Self::program_with_config(Path::new(env!("CARGO_BIN_EXE_eddy")), yaml, arguments)
+    }
+
+    /// Starts another program with a configuration of this text.
+    pub(crate) fn program_with_config(
+        program: &Path,
+        yaml: &str,
+        arguments: impl FnOnce(&str) -> Vec<String>,
+    ) -> Self {
+        let file = config_file(yaml);
+        let mut eddy = Self::program(program, arguments(file.path().to_str().unwrap()));
+        eddy.config = Some(file);
+        eddy
+    }
+
+    fn program(program: &Path, arguments: Vec<String>) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let file: File = log.reopen().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_eddy"))
+        let child = Command::new(program)
             .args(arguments)
-            .env("EDDY_LOG", "debug")
+            .env("EDDY_LOG", "debug,h2=info")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
             .unwrap();
-        Self { child, log }
-    }
-
-    /// Starts a role with a configuration of this text.
-    pub(crate) fn with_config(role: &str, yaml: &str) -> Self {
-        let file = config_file(yaml);
-        let eddy = Self::start(&[role, "-c", file.path().to_str().unwrap()]);
-        // The file is read at the start; keep it until then.
-        std::mem::forget(file.into_temp_path());
-        eddy
+        Self {
+            child,
+            log,
+            config: None,
+        }
     }
 
     /// What it wrote so far.
@@ -230,9 +262,9 @@ pub(crate) fn stats(admin: u16) -> Stats {
     answer
         .body
         .lines()
-        .map(|line| {
-            let (name, value) = line.rsplit_once(": ").unwrap();
-            (name.to_owned(), value.parse().unwrap())
+        .filter_map(|line| {
+            let (name, value) = line.rsplit_once(": ")?;
+            Some((name.to_owned(), value.parse().ok()?))
         })
         .collect()
 }
@@ -301,6 +333,18 @@ impl Service {
                         std::thread::sleep(Duration::from_millis(500));
                         let _ = stream.write_all(b"ow");
                     }
+                    "echo" => {
+                        let length = head
+                            .lines()
+                            .find_map(|line| line.strip_prefix("content-length: "));
+                        let mut body = vec![0; length.unwrap().parse().unwrap()];
+                        stream.read_exact(&mut body).unwrap();
+                        let length = body.len();
+                        let _ = stream.write_all(
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes(),
+                        );
+                        let _ = stream.write_all(&body);
+                    }
                     _ => {
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood");
                     }
@@ -325,12 +369,6 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
         head.push(byte[0]);
     }
     Some(String::from_utf8_lossy(&head).into_owned())
-}
-
-/// Ends a connection with a reset instead of a goodbye.
-pub(crate) fn reset(stream: &TcpStream) {
-    // Bytes that were never read turn the close into a reset.
-    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// A responder, an initiator and a service, connected.

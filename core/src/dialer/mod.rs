@@ -284,7 +284,7 @@ impl Dialer {
             }
             State::Connecting { .. } => {
                 self.slots.remove(&slot);
-                self.abort(slot);
+                self.abort(slot, false);
             }
             State::Established { .. } => {
                 place.state = State::Draining {
@@ -297,12 +297,12 @@ impl Dialer {
     }
 
     /// Drops a dial; one that nobody has polled yet never happens.
-    fn abort(&mut self, slot: Slot) {
+    fn abort(&mut self, slot: Slot, timed_out: bool) {
         let before = self.actions.len();
         self.actions
             .retain(|action| !matches!(action, Action::Dial { slot: dialed, .. } if *dialed == slot));
         if self.actions.len() == before {
-            self.actions.push_back(Action::Abort { slot });
+            self.actions.push_back(Action::Abort { slot, timed_out });
         }
     }
 
@@ -320,7 +320,7 @@ impl Dialer {
                 self.queue.push_back(slot);
             }
             State::Connecting { backoff, .. } => {
-                self.abort(slot);
+                self.abort(slot, true);
                 self.count_failure(&place.host, &DialFailure::TimedOut);
                 self.back_off(slot, place, backoff, DialFailure::TimedOut.pace());
             }

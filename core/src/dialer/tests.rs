@@ -144,7 +144,9 @@ impl Script {
                     };
                     ("dial", slot, format!(" h{}", host.ip().octets()[3]))
                 }
-                Action::Abort { slot } => ("abort", slot, String::new()),
+                Action::Abort { slot, timed_out } => {
+                    (if timed_out { "time out" } else { "abort" }, slot, String::new())
+                }
                 Action::Drain { slot } => ("drain", slot, String::new()),
                 Action::Close { slot } => ("close", slot, String::new()),
             };
@@ -247,7 +249,10 @@ fn goaways_right_after_the_handshake_are_paced() {
 fn a_dial_has_its_time_and_what_it_says_after_that_is_not_heard() {
     let mut s = Script::dialing(1);
     s.at(4_999).tick().expects(&[]);
-    s.at(5_000).tick().expects(&["abort a"]).deadline("backoff", 50);
+    s.at(5_000)
+        .tick()
+        .expects(&["time out a"])
+        .deadline("backoff", 50);
     assert_eq!(s.counts(), [[0, 0, 1, 0]]);
     s.established('a').failed('a', &DialFailure::Refused).expects(&[]);
     let failures: Vec<_> = s.dialer.hosts().map(|v| v.failures.clone()).collect();
@@ -306,7 +311,7 @@ fn no_more_than_max_dials_are_in_flight_and_the_others_wait_in_order() {
     s.targets(&[(1, 1), (2, 1), (3, 2), (4, 1), (5, 1)]).expects(&[]);
     s.targets(&[(1, 1), (3, 2), (4, 1), (5, 1)])
         .expects(&["abort e", "dial f h4"]);
-    s.at(5_060).tick().expects(&["abort f", "dial g h5"]);
+    s.at(5_060).tick().expects(&["time out f", "dial g h5"]);
 }
 
 #[test]

@@ -114,6 +114,8 @@ pub enum Action {
     Abort {
         /// Of this slot.
         slot: Slot,
+        /// Whether it took too long; otherwise nobody wants it any more.
+        timed_out: bool,
     },
     /// Let what runs on a tunnel finish, then close it.
     Drain {

@@ -33,14 +33,7 @@ pub(super) async fn run<N: Network>(
         }
         Err(failure) => {
             tracing::info!(%host, %cluster, reason = failure.reason(), "dial failed");
-            let reason = failure.reason().to_owned();
-            *worker
-                .failed
-                .borrow_mut()
-                .entry((cluster.clone(), reason))
-                .or_default() += 1;
-            // Worker 0 may have ended first.
-            let _ = worker.stale.send(cluster);
+            worker.count_failure(cluster, &failure);
             worker.tasks.borrow_mut().remove(&berth);
             worker.tell(berth, |dialer, now, slot| dialer.on_failed(now, slot, &failure));
         }

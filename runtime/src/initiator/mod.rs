@@ -19,7 +19,7 @@ use std::sync::Arc;
 use eddy_core::address::TunnelAddress;
 use eddy_core::backoff::BackoffPolicy;
 use eddy_core::close::CloseReason;
-use eddy_core::dialer::{Action, Dialer, DialerPolicy, Slot, Target, share};
+use eddy_core::dialer::{Action, DialFailure, Dialer, DialerPolicy, Slot, Target, share};
 use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
 use eddy_core::registry::CLOSED_MAX;
 use eddy_core::rng::Rng;
@@ -125,6 +125,7 @@ type Berth = (usize, Slot);
 
 /// The task of a berth.
 struct Task {
+    cluster: ClusterName,
     abort: AbortHandle,
     drain: Latch,
 }
@@ -329,14 +330,25 @@ impl<N: Network> Worker<N> {
             Action::Dial { slot, cluster, host } => {
                 let berth = (lane, slot);
                 let drain = Latch::default();
-                let task = dial::run(Rc::clone(self), berth, cluster, host, drain.clone());
+                let task = dial::run(Rc::clone(self), berth, cluster.clone(), host, drain.clone());
                 let abort = tokio::task::spawn_local(task).abort_handle();
-                self.tasks.borrow_mut().insert(berth, Task { abort, drain });
+                self.tasks.borrow_mut().insert(
+                    berth,
+                    Task {
+                        cluster,
+                        abort,
+                        drain,
+                    },
+                );
             }
-            Action::Abort { slot } | Action::Close { slot } => {
-                if let Some(task) = self.tasks.borrow_mut().remove(&(lane, slot)) {
-                    task.abort.abort();
+            Action::Abort { slot, timed_out } => {
+                if let Some(cluster) = self.cut((lane, slot)).filter(|_| timed_out) {
+                    tracing::info!(%cluster, reason = DialFailure::TimedOut.reason(), "dial failed");
+                    self.count_failure(cluster, &DialFailure::TimedOut);
                 }
+            }
+            Action::Close { slot } => {
+                self.cut((lane, slot));
             }
             Action::Drain { slot } => {
                 if let Some(task) = self.tasks.borrow().get(&(lane, slot)) {
@@ -344,6 +356,21 @@ impl<N: Network> Worker<N> {
                 }
             }
         }
+    }
+
+    /// Ends a task where it stands; says to which cluster it dialed.
+    fn cut(&self, berth: Berth) -> Option<ClusterName> {
+        let task = self.tasks.borrow_mut().remove(&berth)?;
+        task.abort.abort();
+        Some(task.cluster)
+    }
+
+    /// Counts a failed dial, and has the names looked up again: the host may have moved.
+    fn count_failure(&self, cluster: ClusterName, why: &DialFailure) {
+        let key = (cluster.clone(), why.reason().to_owned());
+        *self.failed.borrow_mut().entry(key).or_default() += 1;
+        // Worker 0 may have ended first.
+        let _ = self.stale.send(cluster);
     }
 
     /// Lets a dialer know what a task saw, and the worker's loop look at what follows.

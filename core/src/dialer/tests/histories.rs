@@ -210,7 +210,7 @@ impl World {
                     let known = self.tasks.insert(slot, (key, Some(Task::Dialing)));
                     assert_eq!(known, None, "a handle twice");
                 }
-                Action::Abort { slot } | Action::Close { slot } => self.set(slot, None),
+                Action::Abort { slot, .. } | Action::Close { slot } => self.set(slot, None),
                 Action::Drain { slot } => {
                     if self.tasks[&slot].1.is_some() {
                         self.set(slot, Some(Task::Draining));
