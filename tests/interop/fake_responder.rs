@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::kit::{Eddy, free_port, monotonic, pause, read_head, stats};
+use crate::kit::{Eddy, free_port, monotonic, pause, read_head, stats, wait_for};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// The preface, an empty SETTINGS, and nothing else.
@@ -19,6 +19,7 @@ struct Fake {
 impl Fake {
     fn start(more: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let (port, admin) = (listener.local_addr().unwrap().port(), free_port());
         let initiator = Eddy::with_config(
             "initiator",
@@ -37,7 +38,8 @@ impl Fake {
 
     /// The next handshake, not yet answered.
     fn accept(&self) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().unwrap();
+        let mut stream = wait_for("a dial", || self.listener.accept().ok()).0;
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_nodelay(true).unwrap();
         let head = read_head(&mut stream).unwrap();
@@ -125,7 +127,7 @@ fn a_responder_that_falls_silent_is_left_and_dialed_again() {
     let began = monotonic();
     let _again = fake.tunnel();
     assert!((250..2_000).contains(&(monotonic() - began).as_millis()));
-    crate::kit::wait_for("the reason", || {
+    wait_for("the reason", || {
         (stats(fake.admin).get("reverse_tunnel.closed.silent") == Some(&1)).then_some(())
     });
     drop(silent);
