@@ -254,6 +254,21 @@ fn every_mistake_gets_its_own_message() {
 }
 
 #[test]
+fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
+    let text = "node: {id: a, cluster: b}\nadmin: {listen: ':8889'}\ntunnels: {listen: 0.0.0.0:1}\n\
+        egress: {listen: 0.0.0.0:2, host_id: [x], routes: [{prefix: /}]}\n";
+    let Config::Responder(config) = parse(text) else {
+        panic!("a responder's");
+    };
+    assert_eq!(config.admin.unwrap().listen, "127.0.0.1:8889".parse().unwrap());
+    let everywhere = refusal(&text.replace("0.0.0.0:1", "':1'"));
+    assert!(
+        everywhere.contains("tunnels.listen: \":1\" names no IP address"),
+        "{everywhere}"
+    );
+}
+
+#[test]
 fn a_path_has_at_most_255_bytes() {
     let long = format!("/{}", "x".repeat(255));
     let said = format!("f:9:16: egress.routes[0].prefix: {long:?} is too long; a path has at most 255 bytes");

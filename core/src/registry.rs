@@ -176,6 +176,23 @@ impl Registry {
         Placement { tunnel, worker }
     }
 
+    /// A tunnel that another worker placed here has arrived.
+    pub fn on_adopted(&mut self, tunnel: TunnelId, identity: &Identity) {
+        let node = (identity.tenant.clone(), identity.node.clone());
+        self.sit(
+            tunnel,
+            Seat {
+                node,
+                worker: self.worker,
+            },
+        );
+    }
+
+    /// A tunnel that was placed never left for its worker.
+    pub fn on_misplaced(&mut self, tunnel: TunnelId) {
+        self.stand(tunnel);
+    }
+
     /// A tunnel of this worker has its answer through and may be chosen.
     pub fn on_opened(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>) {
         if self.owned.contains_key(&tunnel) {

@@ -193,3 +193,37 @@ fn the_memory_of_closed_tunnels_is_bounded() {
         "the oldest was forgotten"
     );
 }
+
+#[test]
+fn a_tunnel_that_dies_on_its_way_to_another_worker_is_forgotten_by_both() {
+    let mut placing = Registry::new(WorkerId(0), 2);
+    let mut owning = Registry::new(WorkerId(1), 2);
+    placing.place(&who("n"));
+    let placed = placing.place(&who("n"));
+    assert_eq!(placed.worker, WorkerId(1));
+    owning.on_adopted(placed.tunnel, &who("n"));
+    owning.on_closed(at(1), placed.tunnel, CloseReason::PeerReset);
+    let told = published(&mut owning);
+    assert_eq!(
+        told,
+        [Fact::Closed {
+            tunnel: placed.tunnel
+        }]
+    );
+    placing.on_fact(&told[0]);
+    assert_eq!(
+        placing.place(&who("n")).worker,
+        WorkerId(1),
+        "its seat is free again"
+    );
+    assert!(owning.loads.is_empty() && owning.seats.is_empty());
+}
+
+#[test]
+fn a_tunnel_that_never_left_frees_its_seat() {
+    let mut registry = Registry::new(WorkerId(0), 2);
+    registry.place(&who("n"));
+    let placed = registry.place(&who("n"));
+    registry.on_misplaced(placed.tunnel);
+    assert_eq!(registry.place(&who("n")).worker, WorkerId(1));
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eddy_core::identity::{ClusterId, NodeId};
 
-use super::error::Fault;
+use super::error::{Fault, Problem};
 use super::section::{Item, Section, Unique};
 use super::value;
 
@@ -132,14 +132,23 @@ impl Listens {
     }
 
     pub(super) fn read(&mut self, item: &Item<'_>) -> Result<SocketAddr, Fault> {
-        let addr = item.text(value::listen)?;
+        self.read_as(item, value::listen)
+    }
+
+    fn read_as(
+        &mut self,
+        item: &Item<'_>,
+        parse: fn(&str) -> Result<SocketAddr, Problem>,
+    ) -> Result<SocketAddr, Fault> {
+        let addr = item.text(parse)?;
         if addr.port() != 0 {
             self.0.admit(addr, item, addr)?;
         }
         Ok(addr)
     }
 
-    /// The address of a section with nothing else in it, which may be left out.
+    /// The address of a section with nothing else in it, which may be left out. Such a section is for the
+    /// people who run the process, so a port alone is on the loopback address.
     pub(super) fn read_section(
         &mut self,
         root: &Section<'_>,
@@ -149,6 +158,6 @@ impl Listens {
             return Ok(None);
         };
         let listen = item.section(&["listen"])?.required("listen")?;
-        self.read(&listen).map(Some)
+        self.read_as(&listen, value::loopback_listen).map(Some)
     }
 }

@@ -1,7 +1,7 @@
 //! The forms that texts have: durations, addresses, paths, header names. Each function is one form.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use eddy_core::address::TunnelAddress;
@@ -85,6 +85,14 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Problem> {
         text,
         "is no address to listen on; write IP:PORT, such as 127.0.0.1:8889 or [::1]:8889",
     )
+}
+
+/// An address for people of this machine: `:PORT` alone is the loopback address.
+pub(super) fn loopback_listen(text: &str) -> Result<SocketAddr, Problem> {
+    match text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        None => listen(text),
+    }
 }
 
 /// A host and a port to connect to.

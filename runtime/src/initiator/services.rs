@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use eddy_core::time::Instant;
 use hyper::body::Incoming;
@@ -21,6 +22,10 @@ use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
 const TRIES_MAX: usize = 3;
+
+/// How long a shared HTTP/2 connection may be silent under requests before it is asked, and how long the answer
+/// may take: one that is dead would swallow every request.
+const SERVICE_PING: Duration = Duration::from_secs(5);
 
 /// Why a service gave no answer.
 #[derive(Debug)]
@@ -208,7 +213,10 @@ impl<N: Network> Services<N> {
     async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Incoming>> {
         let stream = self.connect(&host.at).await?;
         let mut client = http2::Builder::new(LocalExec);
-        client.timer(TokioTimer::new());
+        client
+            .timer(TokioTimer::new())
+            .keep_alive_interval(SERVICE_PING)
+            .keep_alive_timeout(SERVICE_PING);
         let shaken = client.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = shaken.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move { drop(connection.await) });

@@ -155,6 +155,7 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
         }
         Err(error) => {
             tracing::warn!(%error, "cannot move a tunnel to its worker");
+            worker.registry.borrow_mut().on_misplaced(placement.tunnel);
             worker.count_handshake("registration_failed");
         }
     }

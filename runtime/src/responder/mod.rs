@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use eddy_core::cache::Cache;
+use eddy_core::close::CloseReason;
 use eddy_core::handshake::Mode;
 use eddy_core::handshake::request::Demands;
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
@@ -319,18 +320,7 @@ impl<N: Network> Worker<N> {
 
     fn apply(self: &Rc<Self>, message: Message<N>) {
         match message {
-            Message::Adopt { stream, newcomer } => match self.net.adopt(stream) {
-                Ok(stream) => {
-                    tokio::task::spawn_local(tunnel::run(Rc::clone(self), stream, newcomer));
-                }
-                Err(error) => {
-                    tracing::warn!(tunnel = %newcomer.tunnel, %error, "cannot adopt a tunnel");
-                    self.count_handshake("registration_failed");
-                    self.tell_registry(|r, now| {
-                        r.on_closed(now, newcomer.tunnel, eddy_core::close::CloseReason::PeerReset);
-                    });
-                }
-            },
+            Message::Adopt { stream, newcomer } => self.adopt(stream, newcomer),
             Message::Fact(fact, claims) => {
                 self.registry.borrow_mut().on_fact(&fact);
                 self.note(&fact, claims);
@@ -341,6 +331,21 @@ impl<N: Network> Worker<N> {
                 let _ = answer.send(self.report());
             }
             Message::Drain => self.drain.set(),
+        }
+    }
+
+    fn adopt(self: &Rc<Self>, parcel: N::Parcel, newcomer: Newcomer) {
+        let tunnel = newcomer.tunnel;
+        self.registry.borrow_mut().on_adopted(tunnel, &newcomer.identity);
+        match self.net.adopt(parcel) {
+            Ok(stream) => {
+                tokio::task::spawn_local(tunnel::run(Rc::clone(self), stream, newcomer));
+            }
+            Err(error) => {
+                tracing::warn!(%tunnel, %error, "cannot adopt a tunnel");
+                self.count_handshake("registration_failed");
+                self.tell_registry(|registry, now| registry.on_closed(now, tunnel, CloseReason::PeerReset));
+            }
         }
     }
 

@@ -178,6 +178,7 @@ async fn send<N: Network>(
             tunnel,
         };
         let Some(mut sender) = sender(worker, tunnel).await else {
+            forget(worker, tunnel);
             continue;
         };
         match sender.try_send_request(request).await {

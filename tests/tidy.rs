@@ -1,0 +1,65 @@
+//! What clippy cannot say about the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINES_MAX: usize = 600;
+
+fn sources(under: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(under);
+    let (mut folders, mut found) = (vec![root], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the repository") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file");
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{under} has sources");
+    found
+}
+
+fn everything() -> Vec<(PathBuf, String)> {
+    ["core", "runtime", "bin", "tests"]
+        .into_iter()
+        .flat_map(sources)
+        .collect()
+}
+
+/// A simulation is replayed only if the order of polling is not drawn at random.
+#[test]
+fn every_select_is_biased() {
+    let select = concat!("select", "! {");
+    for (path, text) in everything() {
+        for (at, _) in text.match_indices(select) {
+            let body = text[at + select.len()..].trim_start();
+            assert!(
+                body.starts_with("biased;"),
+                "{}: {select} without biased",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_s_patience() {
+    for (path, text) in everything() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+/// Tasks that leave their worker would need locks; threads are the binary's.
+#[test]
+fn the_runtime_has_no_lock_of_its_own() {
+    for (path, text) in sources("runtime/src").into_iter().chain(sources("core/src")) {
+        for lock in ["Mutex<", "RwLock<", "Mutex::new", "RwLock::new"] {
+            assert!(!text.contains(lock), "{} has a {lock}", path.display());
+        }
+    }
+}
