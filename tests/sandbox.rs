@@ -357,4 +357,16 @@ fn a_killed_initiator_takes_its_route_and_its_series_with_it() {
         None,
         "a series goes with its subject"
     );
+    // The kernel of a killed process says goodbye for it, or resets where it had bytes unread.
+    let stats = stats(pair.responder_admin);
+    let closed = |why| {
+        stats
+            .get(&format!("reverse_tunnel.closed.{why}"))
+            .copied()
+            .unwrap_or(0)
+    };
+    assert_eq!(
+        (closed("peer_closed") + closed("peer_reset"), closed("http_error")),
+        (1, 0)
+    );
 }

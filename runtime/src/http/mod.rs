@@ -5,8 +5,10 @@ pub(crate) mod counters;
 pub(crate) mod hygiene;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::time::Duration;
 
+use eddy_core::close::CloseReason;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioTimer;
 
@@ -34,6 +36,16 @@ pub(crate) struct LocalExec;
 impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+/// Why a connection ended, by the error that its HTTP library saw. A peer that ended the stream without a word
+/// shows as a broken pipe or an unexpected end there.
+pub(crate) fn ended_by(error: &std::io::Error) -> CloseReason {
+    if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof) {
+        CloseReason::PeerClosed
+    } else {
+        CloseReason::PeerReset
     }
 }
 

@@ -196,8 +196,8 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> CloseReason {
         {
             return CloseReason::HttpPing;
         }
-        if error.downcast_ref::<std::io::Error>().is_some() {
-            return CloseReason::PeerReset;
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return crate::http::ended_by(io);
         }
         cause = error.source();
     }

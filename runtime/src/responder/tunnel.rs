@@ -4,6 +4,7 @@
 //!   answer ─▶ settle ─▶ idle (RPING) ──first request──▶ HTTP/2 ─▶ gone
 //! ```
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,10 @@ async fn active<N: Network>(
     };
     let why = match &ended {
         Ok(()) => CloseReason::PeerClosed,
-        Err(error) => reason(error),
+        Err(error) => {
+            tracing::debug!(%tunnel, ?error, "the connection broke");
+            reason(error)
+        }
     };
     drop(sender);
     worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
@@ -199,12 +203,15 @@ fn reason(error: &hyper::Error) -> CloseReason {
     }
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return crate::http::ended_by(io);
+        }
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             if h2.is_go_away() && h2.is_remote() {
                 return CloseReason::GoAway;
             }
-            if h2.is_io() {
-                return CloseReason::PeerReset;
+            if let Some(io) = h2.get_io() {
+                return crate::http::ended_by(io);
             }
         }
         source = cause.source();
