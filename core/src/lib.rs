@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod cache;
 pub mod close;
 pub mod dialer;
+pub mod goaway;
 pub mod handshake;
 pub mod identity;
 pub mod keepalive;

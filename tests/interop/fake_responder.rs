@@ -153,6 +153,25 @@ fn a_lost_tunnel_is_dialed_again_at_once() {
 }
 
 #[test]
+fn a_goaway_is_answered_with_a_new_dial_before_the_old_tunnel_ends() {
+    let fake = Fake::start("");
+    let mut leaving = fake.tunnel();
+    leaving.write_all(PREFACE).unwrap();
+    expect_settings(&mut leaving);
+    let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    leaving.write_all(goaway).unwrap();
+    let mut replacement = fake.tunnel();
+    // The old one is still there, and ends when the responder ends it.
+    leaving.shutdown(std::net::Shutdown::Write).unwrap();
+    crate::kit::read_all(&mut leaving);
+    wait_for("the reason", || {
+        (stats(fake.admin).get("reverse_tunnel.closed.go_away") == Some(&1)).then_some(())
+    });
+    replacement.write_all(b"RPING").unwrap();
+    expect_echoes(&mut replacement, 1);
+}
+
+#[test]
 fn a_429_says_when_to_come_back() {
     let fake = Fake::start("");
     let mut turned_away = fake.accept();

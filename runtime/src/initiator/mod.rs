@@ -8,6 +8,7 @@ mod names;
 mod serve;
 mod services;
 mod tunnel;
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::watched::Watched;
 use super::{Berth, Gone, Up, Worker, serve};
 use crate::http::counters::increase;
 use crate::latch::Latch;
@@ -44,7 +45,7 @@ pub(super) async fn run<N: Network>(
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(stream) => {
             entry.change("active");
-            Box::pin(active(worker, &entry, stream, drain)).await
+            Box::pin(active(worker, berth, &entry, stream, drain)).await
         }
     };
     entry.why.set(why);
@@ -160,6 +161,7 @@ async fn idle<N: Network>(
 
 async fn active<N: Network>(
     worker: &Rc<Worker<N>>,
+    berth: Berth,
     entry: &Entry<N>,
     stream: Prefixed<N::Stream>,
     drain: Latch,
@@ -168,11 +170,22 @@ async fn active<N: Network>(
         let (worker, streams) = (Rc::clone(worker), Rc::clone(&entry.streams));
         async move { Ok::<_, Infallible>(serve::serve(worker, streams, request).await) }
     });
+    let goaway = Latch::default();
+    let stream = Watched::new(stream, goaway.clone());
     let server = crate::http::server(Some(&worker.config.liveness.http2));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
+    tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
+        ended = connection.as_mut() => {
+            // An idle connection ends in the very read that brings the GOAWAY.
+            let well = if goaway.is_set() { CloseReason::GoAway } else { CloseReason::PeerClosed };
+            return why(ended, well);
+        }
+        () = goaway.wait() => {
+            // The responder drains: its replacement is dialed first, then this tunnel ends with what runs on it.
+            entry.change("draining");
+            worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
+        }
         () = drain.wait() => {
             entry.change("draining");
             connection.as_mut().graceful_shutdown();
@@ -180,11 +193,12 @@ async fn active<N: Network>(
             let _ = connection.await;
             return CloseReason::Drained;
         }
-    };
-    match ended {
-        Ok(()) => CloseReason::PeerClosed,
-        Err(error) => reason(&*error),
     }
+    why(connection.await, CloseReason::GoAway)
+}
+
+fn why(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>, well: CloseReason) -> CloseReason {
+    ended.map_or_else(|error| reason(&*error), |()| well)
 }
 
 fn reason(error: &(dyn std::error::Error + 'static)) -> CloseReason {
