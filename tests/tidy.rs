@@ -24,7 +24,7 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn everything() -> Vec<(PathBuf, String)> {
-    ["core", "runtime", "bin", "tests"]
+    ["core", "runtime", "sim", "bin", "tests"]
         .into_iter()
         .flat_map(sources)
         .collect()
