@@ -203,6 +203,23 @@ fn per_worker_tunnels_are_dialed_where_asked_for() {
 }
 
 #[test]
+fn hosts_may_have_names_and_one_that_has_no_address_hides_no_other() {
+    let pair = Pair::start();
+    let initiator = Eddy::with_config(
+        "initiator",
+        &format!(
+            "node: {{id: named, cluster: edges}}\nworkers: 1\ntunnels: [\"rc://named:edges:acme@hub:1\"]\n\
+             clusters: {{hub: {{hosts: [\"localhost:{}\", \"no-such-host.invalid:1\"]}}}}\nroutes: []\n",
+            pair.tunnels
+        ),
+    );
+    wait_for("the tunnel", || {
+        (stats(pair.responder_admin).get("r.nodes.named") == Some(&1)).then_some(())
+    });
+    drop(initiator);
+}
+
+#[test]
 fn the_admin_answers_what_its_help_lists() {
     let pair = Pair::start();
     for (admin, role) in [

@@ -24,6 +24,33 @@ pub(super) fn literal(host: &HostPort) -> Option<SocketAddr> {
         .map(|ip| SocketAddr::new(ip, host.port))
 }
 
+/// The last known addresses of each host, so that a name that cannot be resolved for a while keeps what it had.
+#[derive(Debug, Default)]
+struct Book(BTreeMap<(String, u16), Vec<SocketAddr>>);
+
+impl Book {
+    fn learn(&mut self, host: &HostPort, found: Vec<SocketAddr>) {
+        self.0.insert((host.host.clone(), host.port), found);
+    }
+
+    fn knows(&self, host: &HostPort) -> bool {
+        self.0.contains_key(&(host.host.clone(), host.port))
+    }
+
+    /// Every address of every host, each once.
+    fn addresses(&self, hosts: &[HostPort]) -> Vec<SocketAddr> {
+        let known = hosts
+            .iter()
+            .filter_map(|host| self.0.get(&(host.host.clone(), host.port)));
+        known
+            .flatten()
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+}
+
 /// Tells all workers the hosts of every upstream cluster, for as long as the process runs.
 pub(super) async fn run<N: Network>(
     net: N,
@@ -31,39 +58,58 @@ pub(super) async fn run<N: Network>(
     workers: Vec<mpsc::UnboundedSender<Message>>,
     mut stale: mpsc::UnboundedReceiver<ClusterName>,
 ) {
-    let dialed: BTreeSet<_> = config.tunnels.iter().map(|t| t.address.cluster.clone()).collect();
-    let mut known: BTreeMap<ClusterName, Vec<SocketAddr>> = BTreeMap::new();
+    let dialed: BTreeSet<_> = config.tunnels.iter().map(|t| &t.address.cluster).collect();
+    let clusters: Vec<_> = dialed
+        .into_iter()
+        .filter_map(|name| Some((name, &config.clusters.get(name)?.hosts)))
+        .collect();
+    let hosts = || clusters.iter().flat_map(|(_, hosts)| hosts.iter());
+    let mut book = Book::default();
+    let mut told: BTreeMap<&ClusterName, Vec<SocketAddr>> = BTreeMap::new();
     loop {
-        let mut named = false;
-        for name in &dialed {
-            let Some(cluster) = config.clusters.get(name) else {
-                continue;
-            };
-            named |= cluster.hosts.iter().any(|host| literal(host).is_none());
-            let Some(hosts) = resolve(&net, &cluster.hosts).await else {
-                tracing::warn!(cluster = %name, "no address for its hosts; the last known stay");
-                continue;
-            };
-            if known.get(name) != Some(&hosts) {
-                say_how_many(&config, name, &hosts);
-                for worker in &workers {
-                    // A worker that is gone needs no hosts.
-                    let _ = worker.send(Message::Hosts(name.clone(), hosts.clone()));
+        for host in hosts() {
+            look_up(&net, host, &mut book).await;
+            // At once: the next name may take its time.
+            for (name, hosts) in &clusters {
+                let addresses = book.addresses(hosts);
+                if !addresses.is_empty() && told.get(name) != Some(&addresses) {
+                    say_how_many(&config, name, &addresses);
+                    for worker in &workers {
+                        // A worker that is gone needs no hosts.
+                        let _ = worker.send(Message::Hosts((*name).clone(), addresses.clone()));
+                    }
+                    told.insert(name, addresses);
                 }
-                known.insert(name.clone(), hosts);
             }
         }
-        if !named {
+        if hosts().all(|host| literal(host).is_some()) {
             return;
         }
         tokio::time::sleep(LOOK_PAUSE).await;
         while stale.try_recv().is_ok() {}
-        let rest = config.dial.dns_refresh.saturating_sub(LOOK_PAUSE);
+        // Nobody dials a name that was never resolved, so nobody will ask for it again.
+        let complete = hosts().all(|host| book.knows(host));
+        let rest = if complete {
+            config.dial.dns_refresh.saturating_sub(LOOK_PAUSE)
+        } else {
+            Duration::ZERO
+        };
         tokio::select! {
             biased;
             _ = stale.recv() => {}
             () = tokio::time::sleep(rest) => {}
         }
+    }
+}
+
+async fn look_up<N: Network>(net: &N, host: &HostPort, book: &mut Book) {
+    match literal(host) {
+        Some(addr) => book.learn(host, vec![addr]),
+        None => match net.resolve(&host.host, host.port).await {
+            Ok(found) if !found.is_empty() => book.learn(host, found),
+            Ok(_) => tracing::warn!(name = host.host, "has no address; the last known stay"),
+            Err(error) => tracing::warn!(name = host.host, %error, "cannot resolve; the last known stay"),
+        },
     }
 }
 
@@ -82,22 +128,45 @@ fn say_how_many(config: &InitiatorConfig, cluster: &ClusterName, hosts: &[Socket
     }
 }
 
-/// Every address of every host; `None` if a name that has never been resolved leaves us with nothing.
-async fn resolve<N: Network>(net: &N, hosts: &[HostPort]) -> Option<Vec<SocketAddr>> {
-    let mut found = BTreeSet::new();
-    for host in hosts {
-        match literal(host) {
-            Some(addr) => {
-                found.insert(addr);
-            }
-            None => match net.resolve(&host.host, host.port).await {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => {
-                    tracing::warn!(name = host.host, %error, "cannot resolve");
-                    return None;
-                }
-            },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> HostPort {
+        HostPort {
+            host: name.into(),
+            port: 1,
         }
     }
-    Some(found.into_iter().collect()).filter(|found: &Vec<_>| !found.is_empty())
+
+    fn addr(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 1))
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_resolved_hides_no_other_and_keeps_what_it_had() {
+        let (a, b) = (host("a"), host("b"));
+        let hosts = [a.clone(), b.clone()];
+        let mut book = Book::default();
+        book.learn(&a, vec![addr(2), addr(1)]);
+        assert_eq!(
+            book.addresses(&hosts),
+            [addr(1), addr(2)],
+            "b is missing, a is dialed"
+        );
+        assert!(book.knows(&a) && !book.knows(&b));
+        book.learn(&b, vec![addr(2), addr(3)]);
+        assert_eq!(book.addresses(&hosts), [addr(1), addr(2), addr(3)], "each once");
+        book.learn(&a, vec![addr(9)]);
+        assert_eq!(book.addresses(&hosts), [addr(2), addr(3), addr(9)]);
+    }
+
+    #[test]
+    fn an_address_needs_no_resolver() {
+        assert_eq!(
+            literal(&host("::1")),
+            Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1)))
+        );
+        assert_eq!(literal(&host("localhost")), None);
+    }
 }
