@@ -34,7 +34,9 @@ impl Book {
     }
 
     fn knows(&self, host: &HostPort) -> bool {
-        self.0.contains_key(&(host.host.clone(), host.port))
+        self.0
+            .get(&(host.host.clone(), host.port))
+            .is_some_and(|known| !known.is_empty())
     }
 
     /// Every address of every host, each once.
@@ -64,31 +66,34 @@ pub(super) async fn run<N: Network>(
         .filter_map(|name| Some((name, &config.clusters.get(name)?.hosts)))
         .collect();
     let hosts = || clusters.iter().flat_map(|(_, hosts)| hosts.iter());
+    let named: Vec<_> = hosts().filter(|host| literal(host).is_none()).collect();
     let mut book = Book::default();
     let mut told: BTreeMap<&ClusterName, Vec<SocketAddr>> = BTreeMap::new();
-    loop {
-        for host in hosts() {
-            look_up(&net, host, &mut book).await;
-            // At once: the next name may take its time.
-            for (name, hosts) in &clusters {
-                let addresses = book.addresses(hosts);
-                if !addresses.is_empty() && told.get(name) != Some(&addresses) {
-                    say_how_many(&config, name, &addresses);
-                    for worker in &workers {
-                        // A worker that is gone needs no hosts.
-                        let _ = worker.send(Message::Hosts((*name).clone(), addresses.clone()));
-                    }
-                    told.insert(name, addresses);
+    let mut tell = |book: &Book| {
+        for (name, hosts) in &clusters {
+            let addresses = book.addresses(hosts);
+            if !addresses.is_empty() && told.get(name) != Some(&addresses) {
+                say_how_many(&config, name, &addresses);
+                for worker in &workers {
+                    // A worker that is gone needs no hosts.
+                    let _ = worker.send(Message::Hosts((*name).clone(), addresses.clone()));
                 }
+                told.insert(name, addresses);
             }
         }
-        if hosts().all(|host| literal(host).is_some()) {
-            return;
+    };
+    hosts().for_each(|host| book.learn(host, literal(host).into_iter().collect()));
+    tell(&book);
+    while !named.is_empty() {
+        for host in &named {
+            look_up(&net, host, &mut book).await;
+            // At once: the next name may take its time.
+            tell(&book);
         }
         tokio::time::sleep(LOOK_PAUSE).await;
         while stale.try_recv().is_ok() {}
         // Nobody dials a name that was never resolved, so nobody will ask for it again.
-        let complete = hosts().all(|host| book.knows(host));
+        let complete = named.iter().all(|host| book.knows(host));
         let rest = if complete {
             config.dial.dns_refresh.saturating_sub(LOOK_PAUSE)
         } else {
@@ -103,13 +108,10 @@ pub(super) async fn run<N: Network>(
 }
 
 async fn look_up<N: Network>(net: &N, host: &HostPort, book: &mut Book) {
-    match literal(host) {
-        Some(addr) => book.learn(host, vec![addr]),
-        None => match net.resolve(&host.host, host.port).await {
-            Ok(found) if !found.is_empty() => book.learn(host, found),
-            Ok(_) => tracing::warn!(name = host.host, "has no address; the last known stay"),
-            Err(error) => tracing::warn!(name = host.host, %error, "cannot resolve; the last known stay"),
-        },
+    match net.resolve(&host.host, host.port).await {
+        Ok(found) if !found.is_empty() => book.learn(host, found),
+        Ok(_) => tracing::warn!(name = host.host, "has no address; the last known stay"),
+        Err(error) => tracing::warn!(name = host.host, %error, "cannot resolve; the last known stay"),
     }
 }
 
