@@ -311,16 +311,34 @@ fn a_signal_drains_and_ends_well_on_both_sides() {
 }
 
 #[test]
-fn a_running_request_ends_well_when_the_responder_drains() {
-    let mut pair = Pair::start();
-    let egress = pair.egress;
-    let slow = kit::beside(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
-    wait_for("the request", || {
-        (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
-    });
-    pair.responder.signal("TERM");
-    assert_eq!(slow.join().unwrap().body, "slow");
-    assert_eq!(pair.responder.wait().code(), Some(0));
+fn running_requests_end_well_when_the_responder_drains_whichever_worker_has_the_tunnel() {
+    for workers in [1, 4] {
+        let mut pair = Pair::with(Options {
+            workers,
+            ..Options::default()
+        });
+        let (egress, count) = (pair.egress, 12);
+        let slow: Vec<_> = (0..count)
+            .map(|_| kit::beside(move || get(egress, "/routed/slow", &[("x-node-id", "edge")])))
+            .collect();
+        wait_for("the requests", || {
+            (stats(pair.responder_admin).get("egress.responses.2xx") == Some(&count)).then_some(())
+        });
+        pair.responder.signal("TERM");
+        wait_for("not ready", || {
+            let answer = get(pair.responder_admin, "/ready", &[]);
+            (answer.status == 503 && answer.body == "draining\n").then_some(())
+        });
+        for request in slow {
+            let answer = request.join().unwrap();
+            assert_eq!(
+                (answer.status, answer.body.as_str()),
+                (200, "slow"),
+                "{workers} workers"
+            );
+        }
+        assert_eq!(pair.responder.wait().code(), Some(0));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Threads and signals: one thread per worker, and one for the admin and everything else.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -90,7 +91,10 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("cannot start the runtime"))?;
-    Ok(LocalSet::new().block_on(&runtime, future))
+    let done = LocalSet::new().block_on(&runtime, future);
+    // A name that is being looked up must not keep the process.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// A random number for the seeds of jitter and ties.
@@ -246,6 +250,7 @@ pub(crate) async fn start_responder(
         role: Role::Responder(control),
         clock,
         config: text,
+        draining: Cell::default(),
     });
     if let Some(listener) = admin_listener {
         tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
@@ -275,6 +280,7 @@ pub(crate) async fn start_initiator(
         role: Role::Initiator(control),
         clock,
         config: text,
+        draining: Cell::default(),
     });
     if let Some(listener) = admin_listener {
         tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));

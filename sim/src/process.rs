@@ -1,5 +1,6 @@
 //! Starts a role on a simulated host as `bin` starts it on threads: all workers, and the admin.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ pub async fn run(yaml: &str, seed: u64) -> Ran {
         role,
         clock,
         config: text,
+        draining: Cell::default(),
     });
     if let Some(addr) = admin_at {
         let listener = listen(addr).await?;

@@ -74,6 +74,24 @@ fn a_request_without_a_host_cannot_be_forwarded() {
 }
 
 #[test]
+fn two_hosts_or_a_password_in_the_host_are_refused() {
+    let pair = Pair::start();
+    for hosts in ["host: a\r\nhost: b", "host: user:secret@a"] {
+        moves(
+            &pair,
+            &[("egress.refused.bad_request", 1), ("egress.requests", 1)],
+            || {
+                let request = format!(
+                    "GET /routed HTTP/1.1\r\n{hosts}\r\nx-node-id: edge\r\nconnection: close\r\n\r\n"
+                );
+                let answer = exchange(pair.egress, request.as_bytes());
+                assert_eq!(parse_answer(&answer).unwrap().status, 400, "{hosts}");
+            },
+        );
+    }
+}
+
+#[test]
 fn junk_instead_of_a_request_ends_that_connection_alone() {
     let pair = Pair::start();
     moves(&pair, &[], || {

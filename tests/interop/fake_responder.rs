@@ -134,6 +134,17 @@ fn a_responder_that_falls_silent_is_left_and_dialed_again() {
 }
 
 #[test]
+fn a_responder_that_falls_silent_in_the_middle_of_its_preface_is_left() {
+    let fake = Fake::start("liveness: {first_ping: 300ms}\n");
+    let mut stuck = fake.tunnel();
+    stuck.write_all(&PREFACE[..10]).unwrap();
+    let _again = fake.tunnel();
+    wait_for("the reason", || {
+        (stats(fake.admin).get("reverse_tunnel.closed.silent") == Some(&1)).then_some(())
+    });
+}
+
+#[test]
 fn a_responder_that_never_answers_times_out_and_is_dialed_again() {
     let fake = Fake::start("dial: {timeout: 300ms}\n");
     let unanswered = fake.accept();

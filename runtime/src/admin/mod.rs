@@ -3,6 +3,7 @@
 
 mod text;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -44,11 +45,14 @@ pub struct Admin<N: Network> {
     pub clock: Clock,
     /// The effective configuration, as text.
     pub config: String,
+    /// Set by [`Admin::drain`].
+    pub draining: Cell<bool>,
 }
 
 impl<N: Network> Admin<N> {
     /// Tells the workers to finish.
     pub fn drain(&self) {
+        self.draining.set(true);
         match &self.role {
             Role::Responder(control) => control.drain(),
             Role::Initiator(control) => control.drain(),
@@ -228,7 +232,7 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
 
 async fn ready<N: Network>(admin: &Admin<N>) -> Answer {
     let reports = admin.reports().await;
-    let unfit = if reports.len() < usize::from(admin.workers()) {
+    let unfit = if admin.draining.get() || reports.len() < usize::from(admin.workers()) {
         Some("draining")
     } else {
         match admin.role {
@@ -267,7 +271,7 @@ fn server_info<N: Network>(admin: &Admin<N>) -> Answer {
     json(&ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         role: admin.role_label(),
-        state: "LIVE",
+        state: if admin.draining.get() { "DRAINING" } else { "LIVE" },
         node: NodeInfo {
             id: node.id.as_str(),
             cluster: node.cluster.as_str(),

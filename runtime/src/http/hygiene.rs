@@ -23,29 +23,29 @@ const PROTECTED: [&str; 6] = [
     "x-eddy-",
 ];
 
-/// Removes what concerns one hop only. `keep` are further names that `Connection` cannot take away.
-pub(crate) fn strip(headers: &mut HeaderMap, keep: &[HeaderName]) {
+/// Removes what concerns one hop only. `keep` and `also` are further names that `Connection` cannot take away.
+pub(crate) fn strip(headers: &mut HeaderMap, keep: &[HeaderName], also: Option<&HeaderName>) {
     if headers.contains_key(header::CONNECTION) {
-        strip_listed(headers, keep);
+        strip_listed(headers, keep, also);
         headers.remove(header::CONNECTION);
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
-    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+    if headers.get_all(header::TE).iter().any(|te| te != "trailers") {
         headers.remove(header::TE);
     }
 }
 
-fn strip_listed(headers: &mut HeaderMap, keep: &[HeaderName]) {
+fn strip_listed(headers: &mut HeaderMap, keep: &[HeaderName], also: Option<&HeaderName>) {
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .filter(|name| *name != header::TE && !keep.contains(name))
+        .filter(|name| *name != header::TE && !keep.contains(name) && also != Some(name))
         .filter(|name| !PROTECTED.iter().any(|p| name.as_str().starts_with(p)))
         .collect();
     for name in listed {
@@ -68,7 +68,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        strip(&mut headers, &[HeaderName::from_static("x-node-id")]);
+        strip(&mut headers, &[HeaderName::from_static("x-node-id")], None);
         headers
             .iter()
             .map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()))

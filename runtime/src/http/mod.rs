@@ -14,11 +14,21 @@ use hyper_util::rt::TokioTimer;
 
 use crate::config::Http2Config;
 
-/// What one stream may have in flight: 2 MiB fill 40 MB/s at 50 ms.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// What a tunnel may have in flight. Above `max_streams` stalled streams' worth of windows, so that readers
-/// that stall never take the window of those that read (field-notes.md 3c). It is credit, not memory.
+/// What one stream of a tunnel may have in flight: 1 MiB fills 20 MB/s at 50 ms. As much is kept in memory for a
+/// reader that stalls.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// What a tunnel may have in flight: a stream's window for each of the streams that it may carry by default, so that
+/// readers that stall never take the window of those that read (field-notes.md 3c).
 const CONNECTION_WINDOW: u32 = 1 << 30;
+const _: () = assert!(CONNECTION_WINDOW >= STREAM_WINDOW * CLIENT_STREAMS_MAX);
+/// What one request of an HTTP/2 client may have in flight, and all of them together: a client cannot make the egress
+/// keep more than this for services that stall.
+const CLIENT_STREAM_WINDOW: u32 = 256 << 10;
+const CLIENT_CONNECTION_WINDOW: u32 = 16 << 20;
+/// Requests at once on one connection of a client; also the default of a tunnel.
+const CLIENT_STREAMS_MAX: u32 = 1024;
+/// An HTTP/2 client that rests is asked this often whether it is there, and has as long to answer.
+const CLIENT_PING: Duration = Duration::from_secs(20);
 /// RFC 9113, section 4.2, allows up to 16 MiB; four times the default saves headers on bulk.
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 /// How many resets of one peer are remembered before its connection is ended. A tunnel carries the resets of
@@ -79,17 +89,23 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
     http2
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(tunnel.map_or(1024, |t| t.max_streams));
+        .max_concurrent_streams(tunnel.map_or(CLIENT_STREAMS_MAX, |t| t.max_streams));
     if let Some(tunnel) = tunnel {
         http2
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESETS_MAX)
             .max_local_error_reset_streams(None)
             .keep_alive_interval(tunnel.ping_interval)
             .keep_alive_timeout(tunnel.ping_timeout);
+    } else {
+        http2
+            .initial_stream_window_size(CLIENT_STREAM_WINDOW)
+            .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
+            .keep_alive_interval(CLIENT_PING)
+            .keep_alive_timeout(CLIENT_PING);
     }
     builder
 }

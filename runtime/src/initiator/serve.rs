@@ -7,7 +7,7 @@ use std::time::Duration;
 use eddy_core::router::{Prefixes, Refusal};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::Worker;
@@ -106,7 +106,9 @@ pub(super) async fn serve<N: Network>(
     match answered {
         Ok((mut response, back)) => {
             worker.http.respond(response.status());
-            hygiene::strip(response.headers_mut(), &[]);
+            hygiene::strip(response.headers_mut(), &[], None);
+            // Only Eddy says why Eddy refused.
+            response.headers_mut().remove(hygiene::REASON);
             hygiene::put_service_time(response.headers_mut(), took);
             *response.version_mut() = Version::HTTP_2;
             let (head, body) = response.into_parts();
@@ -155,11 +157,18 @@ fn prepare(request: &mut Request<Incoming>, protocol: Protocol) -> Result<(), Re
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
     }
-    hygiene::strip(request.headers_mut(), &[]);
+    hygiene::strip(request.headers_mut(), &[], None);
     match protocol {
         Protocol::H2 => {
             *request.version_mut() = Version::HTTP_2;
-            request.headers_mut().remove(header::HOST);
+            let host = request.headers_mut().remove(header::HOST);
+            if request.uri().authority().is_none() {
+                let mut parts = std::mem::take(request.uri_mut()).into_parts();
+                let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+                parts.authority = Some(authority.ok_or(Refusal::BadRequest)?);
+                parts.scheme = Some(Scheme::HTTP);
+                *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
+            }
         }
         Protocol::H1 => {
             *request.version_mut() = Version::HTTP_11;

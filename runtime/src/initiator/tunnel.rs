@@ -20,6 +20,7 @@ use super::{Berth, Gone, Up, Worker, serve};
 use crate::http::counters::increase;
 use crate::latch::Latch;
 use crate::net::Network;
+use crate::net::counted::Counted;
 use crate::net::prefixed::Prefixed;
 
 /// Keeps a tunnel until it is gone; says why it went.
@@ -171,7 +172,13 @@ async fn active<N: Network>(
         async move { Ok::<_, Infallible>(serve::serve(worker, streams, request).await) }
     });
     let goaway = Latch::default();
-    let stream = Watched::new(stream, goaway.clone());
+    let (stream, heard) = Counted::new(Watched::new(stream, goaway.clone()));
+    let silent = async {
+        tokio::time::sleep(worker.config.liveness.first_ping).await;
+        if heard.enough() {
+            std::future::pending().await
+        }
+    };
     let server = crate::http::server(Some(&worker.config.liveness.http2));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -181,6 +188,8 @@ async fn active<N: Network>(
             let well = if goaway.is_set() { CloseReason::GoAway } else { CloseReason::PeerClosed };
             return why(ended, well);
         }
+        // HTTP/2's own PING begins with the whole preface; until then nothing else would notice.
+        () = silent => return CloseReason::Silent,
         () = goaway.wait() => {
             // The responder drains: its replacement is dialed first, then this tunnel ends with what runs on it.
             entry.change("draining");

@@ -4,6 +4,7 @@
 //! brings its own. Monotonic time is not here: it is tokio's ([`crate::clock`]).
 
 pub mod cork;
+pub(crate) mod counted;
 pub mod os;
 mod outq;
 pub mod prefixed;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use eddy_core::handshake::Refusal;
 use eddy_core::handshake::request::{Announcement, Verdict};
+use eddy_core::handshake::{HEAD_BYTES_MAX, Refusal};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,28 +81,30 @@ impl Drop for Pending<'_> {
 }
 
 async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, peer: SocketAddr) {
-    let outcome = {
-        let pending = Pending::enter(&worker.pending_handshakes);
-        if pending.0.get() > worker.config.tunnels.max_pending_handshakes {
-            Err(Refusal::Limit { retry_after: None })
-        } else {
-            let read = read_request(&worker, &mut stream);
-            let limit = worker.config.tunnels.handshake_timeout;
-            tokio::time::timeout(limit, read)
-                .await
-                .unwrap_or(Err(Refusal::Timeout))
-        }
+    let pending = Pending::enter(&worker.pending_handshakes);
+    let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
+    let outcome = if over {
+        Err(Refusal::Limit { retry_after: None })
+    } else {
+        let read = read_request(&worker, &mut stream);
+        let limit = worker.config.tunnels.handshake_timeout;
+        tokio::time::timeout(limit, read)
+            .await
+            .unwrap_or(Err(Refusal::Timeout))
     };
     match outcome {
         Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, announcement),
         Ok(Heard::Api(bytes)) => {
             worker.count_handshake("api");
+            drop(pending);
             serve_api(worker, Prefixed::new(bytes, stream)).await;
         }
         Err(refusal) => {
             worker.count_handshake(refusal.counter());
             tracing::info!(%peer, reason = refusal.label(), "handshake refused");
-            refuse(stream, &refusal.encode()).await;
+            // Who comes on top of too many is not waited for.
+            let linger = if over { Duration::ZERO } else { LINGER };
+            refuse(stream, &refusal.encode(), linger).await;
         }
     }
 }
@@ -115,9 +117,14 @@ enum Heard {
 async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) -> Result<Heard, Refusal> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
+        let had = bytes.len();
         match stream.read_buf(&mut bytes).await {
             Ok(0) | Err(_) => return Err(Refusal::PeerClosed),
             Ok(_) => {}
+        }
+        // A head changes its meaning at the ends of lines: one that trickles in is not read again for each byte.
+        if had > 0 && bytes.len() <= HEAD_BYTES_MAX && !bytes[had..].contains(&b'\n') {
+            continue;
         }
         match worker.demands.parse(&bytes)? {
             None => {}
@@ -162,7 +169,7 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
 }
 
 /// Says no, and waits a little for the peer to hear it.
-async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8]) {
+async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8], linger: Duration) {
     // The peer may have gone; then there is nobody to tell.
     if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
         return;
@@ -177,7 +184,7 @@ async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8]) {
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    let _ = tokio::time::timeout(linger, drain).await;
 }
 
 async fn serve_api<N: Network>(worker: Rc<Worker<N>>, stream: Prefixed<N::Stream>) {

@@ -9,6 +9,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::{Worker, proxy};
+use crate::http::HEAD_TIMEOUT;
+use crate::latch::Present;
+use crate::net::counted::Counted;
 use crate::net::{Listener, Network};
 
 /// A pause where accepting fails because something has run out.
@@ -24,7 +27,8 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(client(Rc::clone(&worker), stream));
+                let present = worker.clients.enter();
+                tokio::task::spawn_local(client(Rc::clone(&worker), stream, present));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
@@ -34,19 +38,27 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     }
 }
 
-async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream) {
-    let _present = worker.clients.enter();
+async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, _present: Present) {
     let service = service_fn(|request| {
         let worker = Rc::clone(&worker);
         async move { Ok::<_, Infallible>(proxy::proxy(worker, request).await) }
     });
     let server = crate::http::server(None);
+    let (stream, heard) = Counted::new(stream);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let silent = async {
+        tokio::time::sleep(HEAD_TIMEOUT).await;
+        if heard.enough() {
+            std::future::pending().await
+        }
+    };
     tokio::select! {
         biased;
         // A client that goes away or speaks no HTTP ends its own connection only.
         _ = connection.as_mut() => return,
         () = worker.drain.wait() => connection.as_mut().graceful_shutdown(),
+        // HTTP/1 heads have this limit from their first byte on; this is for those who do not say what they speak.
+        () = silent => return,
     }
     let _ = connection.await;
 }

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::counters::Counters;
-use crate::latch::{Crowd, Latch};
+use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
 
@@ -55,6 +55,8 @@ pub(crate) enum Message<N: Network> {
     Report(oneshot::Sender<Report>),
     /// Finish.
     Drain,
+    /// The clients of another worker are gone: it needs our tunnels no more.
+    ClientsGone,
 }
 
 /// A tunnel between its handshake and its owner.
@@ -216,6 +218,10 @@ struct Worker<N: Network> {
     drain: Latch,
     /// Connections of clients, which may finish what they run.
     clients: Crowd,
+    /// One for each other worker whose clients may still need a tunnel of this one.
+    others_with_clients: RefCell<Vec<Present>>,
+    /// All of those.
+    foreign_clients: Crowd,
     /// What is left is cut.
     stop: Latch,
 }
@@ -252,8 +258,16 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress));
     let drained = async {
         worker.drain.wait().await;
-        let finished = tokio::time::timeout(worker.config.drain_timeout, worker.clients.gone()).await;
-        if finished.is_err() {
+        let finished = async {
+            worker.clients.gone().await;
+            // Requests of other workers may still run on tunnels of this one.
+            worker.tell_others(|| Message::ClientsGone);
+            worker.foreign_clients.gone().await;
+        };
+        if tokio::time::timeout(worker.config.drain_timeout, finished)
+            .await
+            .is_err()
+        {
             tracing::warn!(worker = %worker.id, "drain took too long; cutting what is left");
         }
         worker.stop.set();
@@ -281,6 +295,8 @@ impl<N: Network> Worker<N> {
         others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     ) -> Self {
         let isolation = config.tunnels.tenant_isolation;
+        let foreign_clients = Crowd::default();
+        let others_with_clients = others.iter().flatten().map(|_| foreign_clients.enter()).collect();
         let header = |name: &String| HeaderName::try_from(name.as_str()).ok();
         let host_id = &config.egress.host_id;
         Self {
@@ -313,6 +329,8 @@ impl<N: Network> Worker<N> {
             pings: PingCounters::default(),
             drain: Latch::default(),
             clients: Crowd::default(),
+            others_with_clients: RefCell::new(others_with_clients),
+            foreign_clients,
             stop: Latch::default(),
             config,
         }
@@ -331,6 +349,7 @@ impl<N: Network> Worker<N> {
                 let _ = answer.send(self.report());
             }
             Message::Drain => self.drain.set(),
+            Message::ClientsGone => drop(self.others_with_clients.borrow_mut().pop()),
         }
     }
 
@@ -375,6 +394,13 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    fn tell_others(&self, message: impl Fn() -> Message<N>) {
+        for other in self.others.iter().flatten() {
+            // A worker that is gone needs no news.
+            let _ = other.send(message());
+        }
+    }
+
     /// Lets the registry know of something, and everyone else of what follows.
     fn tell_registry(&self, tell: impl FnOnce(&mut Registry, eddy_core::time::Instant)) {
         self.tell_registry_of(tell, None);
@@ -388,10 +414,7 @@ impl<N: Network> Worker<N> {
         tell(&mut self.registry.borrow_mut(), self.clock.now());
         while let Some(Action::Publish(fact)) = self.next_action() {
             self.note(&fact, claims.cloned());
-            for other in self.others.iter().flatten() {
-                // A worker that is gone needs no directory.
-                let _ = other.send(Message::Fact(fact.clone(), claims.cloned()));
-            }
+            self.tell_others(|| Message::Fact(fact.clone(), claims.cloned()));
         }
     }
 

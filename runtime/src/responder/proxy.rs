@@ -17,10 +17,6 @@ use crate::http::counters::{Counters, Running};
 use crate::http::hygiene;
 use crate::net::Network;
 
-/// How many tunnels are tried for one request. Only a request of which nothing was sent is tried again, so
-/// this bounds the time that a burst of dying tunnels can take, not the number of deliveries.
-const PICKS_MAX: usize = 4;
-
 /// A request's place on a tunnel; given back when dropped.
 struct Lease<N: Network> {
     worker: Rc<Worker<N>>,
@@ -121,16 +117,20 @@ fn prepare<N: Network>(
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
     }
-    hygiene::strip(request.headers_mut(), &worker.key_headers);
+    hygiene::strip(
+        request.headers_mut(),
+        &worker.key_headers,
+        worker.tenant_header.as_ref(),
+    );
     request.headers_mut().remove(header::EXPECT);
     let authority = match request.uri().authority() {
         Some(authority) => authority.clone(),
-        None => request
-            .headers()
-            .get(header::HOST)
-            .and_then(|host| Authority::try_from(host.as_bytes()).ok())
-            .ok_or(Refusal::BadRequest)?,
+        None => only_host(request.headers()).ok_or(Refusal::BadRequest)?,
     };
+    // Who a request is for is no place for a password (RFC 9110, section 4.2.4).
+    if authority.as_str().contains('@') {
+        return Err(Refusal::BadRequest);
+    }
     request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTP);
@@ -160,7 +160,7 @@ async fn forward<N: Network>(
         }
     };
     let (mut response, lease) = sent?;
-    hygiene::strip(response.headers_mut(), &[]);
+    hygiene::strip(response.headers_mut(), &[], None);
     hygiene::put_service_time(response.headers_mut(), worker.clock.now() - began);
     *response.version_mut() = Version::HTTP_11;
     Ok((response, lease))
@@ -171,7 +171,8 @@ async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Incoming>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
-    for _ in 0..PICKS_MAX {
+    // Ends: each turn sends the request or takes a tunnel out of the directory.
+    loop {
         let tunnel = pick(worker, request.headers())?;
         let lease = Lease {
             worker: Rc::clone(worker),
@@ -191,7 +192,13 @@ async fn send<N: Network>(
         // Nothing was sent because the tunnel is at its end; its owner is about to say so.
         forget(worker, tunnel);
     }
-    Err(Refusal::TunnelLost.into())
+}
+
+/// The `Host` of a request, of which there must be one (RFC 9112, section 3.2).
+fn only_host(headers: &HeaderMap) -> Option<Authority> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none());
+    Authority::try_from(host?.as_bytes()).ok()
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
@@ -252,9 +259,5 @@ fn blame(error: &hyper::Error) -> Failed {
         }
         source = cause.source();
     }
-    if error.is_user() {
-        Failed::ClientGone
-    } else {
-        Refusal::TunnelLost.into()
-    }
+    Refusal::TunnelLost.into()
 }

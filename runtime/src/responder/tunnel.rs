@@ -6,7 +6,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use eddy_core::close::CloseReason;
@@ -53,7 +52,6 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     drop(claims);
     tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
         %peer, worker = %worker.id, "tunnel up");
-    drop(Arc::clone(&identity));
     let why = match idle(&worker, &mut stream, claimed).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
@@ -178,12 +176,15 @@ async fn active<N: Network>(
         }
     };
     drop(sender);
+    // Whoever asks now must look for another tunnel.
+    drop(more);
     worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
     // The peer said goodbye: requests that run may still end well, and the socket goes with the last.
     tokio::select! {
         biased;
         _ = gone => {}
         () = worker.stop.wait() => {}
+        () = tokio::time::sleep(worker.config.drain_timeout) => {}
     }
     why
 }
@@ -192,9 +193,7 @@ async fn active<N: Network>(
 fn serve<N: Network>(worker: &Worker<N>, tunnel: TunnelId, sender: &Sender) {
     worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
     worker.note_serving(tunnel, sender.clone());
-    for other in worker.others.iter().flatten() {
-        let _ = other.send(Message::Serving(tunnel, sender.clone()));
-    }
+    worker.tell_others(|| Message::Serving(tunnel, sender.clone()));
 }
 
 fn reason(error: &hyper::Error) -> CloseReason {
