@@ -92,32 +92,39 @@ fn a_service_that_hangs_up_before_it_answers() {
 #[test]
 fn a_service_that_breaks_off_in_the_middle_of_its_body() {
     let pair = Pair::start();
-    let before = [stats(pair.initiator_admin), stats(pair.responder_admin)];
-    let mut stream = connect(pair.egress);
-    stream
-        .write_all(b"GET /routed/reset-mid-body HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n")
-        .unwrap();
-    let answer = String::from_utf8(read_all(&mut stream)).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 200 OK") && answer.contains("content-length: 100"),
-        "{answer}"
+    let head = "/routed/reset-mid-body HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n";
+    // A body that the service never reads turns the end of its connection into a reset.
+    let (goodbye, reset) = (
+        format!("GET {head}\r\n"),
+        format!("POST {head}content-length: 10\r\n\r\n0123456789"),
     );
-    assert!(
-        answer.ends_with("half"),
-        "the client sees that the rest is missing: {answer}"
-    );
-    for (side, admin, before) in [
-        ("service", pair.initiator_admin, &before[0]),
-        ("egress", pair.responder_admin, &before[1]),
-    ] {
-        let expected = ["requests", "responses.2xx", "truncated"].map(|name| (format!("{side}.{name}"), 1));
-        wait_for(&format!("{expected:?}"), || {
-            let moved: Vec<_> = moved(before, &stats(admin))
-                .into_iter()
-                .filter(|(name, _)| name.starts_with(side))
-                .collect();
-            (moved == expected).then_some(())
-        });
+    for request in [goodbye, reset] {
+        let before = [stats(pair.initiator_admin), stats(pair.responder_admin)];
+        let mut stream = connect(pair.egress);
+        stream.write_all(request.as_bytes()).unwrap();
+        let answer = String::from_utf8(read_all(&mut stream)).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.contains("content-length: 100"),
+            "{answer}"
+        );
+        assert!(
+            !answer.ends_with(&"half".repeat(25)),
+            "the client sees that the rest is missing: {answer}"
+        );
+        for (side, admin, before) in [
+            ("service", pair.initiator_admin, &before[0]),
+            ("egress", pair.responder_admin, &before[1]),
+        ] {
+            let expected =
+                ["requests", "responses.2xx", "truncated"].map(|name| (format!("{side}.{name}"), 1));
+            wait_for(&format!("{expected:?}"), || {
+                let moved: Vec<_> = moved(before, &stats(admin))
+                    .into_iter()
+                    .filter(|(name, _)| name.starts_with(side))
+                    .collect();
+                (moved == expected).then_some(())
+            });
+        }
+        pair.assert_good();
     }
-    pair.assert_good();
 }

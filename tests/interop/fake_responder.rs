@@ -221,3 +221,45 @@ fn every_status_but_200_is_a_no() {
     stream.write_all(b"RPING").unwrap();
     expect_echoes(&mut stream, 1);
 }
+
+/// The number of failed dials for one reason.
+fn failures(fake: &Fake, reason: &str) -> i64 {
+    let counter = format!("i.handshake.worker.worker_0.cluster.hub.result.failed.failure_reason.{reason}");
+    stats(fake.admin).get(&counter).copied().unwrap_or(0)
+}
+
+#[test]
+fn an_answer_that_is_none_is_counted_once_and_dialed_past() {
+    let fake = Fake::start("dial: {first_retry: 20ms, silent_max: 50ms, refused_max: 50ms}\n");
+    let mut endless = b"HTTP/1.1 200 OK\r\nx-long: ".to_vec();
+    endless.resize(1 << 20, b'a');
+    for (times, bad) in (1..).zip([
+        &b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n"[..],
+        &endless,
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ]) {
+        let mut stream = fake.accept();
+        // The initiator may hang up before it has heard everything.
+        let _ = stream.write_all(bad);
+        wait_for("the failure", || {
+            (failures(&fake, "protocol") == times).then_some(())
+        });
+    }
+    let mut stream = fake.tunnel();
+    stream.write_all(b"RPING").unwrap();
+    expect_echoes(&mut stream, 1);
+}
+
+#[test]
+fn an_early_close_at_each_byte_of_the_answer_is_dialed_past() {
+    let fake = Fake::start("dial: {first_retry: 10ms, silent_max: 10ms, refused_max: 10ms}\n");
+    for end in 0..ANSWER.len() {
+        let mut stream = fake.accept();
+        stream.write_all(&ANSWER[..end]).unwrap();
+    }
+    let mut stream = fake.tunnel();
+    let length = i64::try_from(ANSWER.len()).unwrap();
+    assert_eq!(failures(&fake, "refused"), length, "each counted once");
+    stream.write_all(b"RPING").unwrap();
+    expect_echoes(&mut stream, 1);
+}
