@@ -7,6 +7,7 @@ pub mod cork;
 pub(crate) mod counted;
 pub mod os;
 mod outq;
+pub(crate) mod pass;
 pub mod prefixed;
 
 use std::future::Future;
