@@ -1,8 +1,14 @@
 //! Runs the shipping code of [`eddy_runtime`] on turmoil's simulated network.
 //!
-//! Nothing of the protocol is here: [`net`] gives the runtime simulated sockets, [`process`] starts it on a
-//! simulated host as `bin` starts it on threads, and [`probe`] speaks plain HTTP to it from outside.
+//! Nothing of the protocol is here: [`fabric`] gives the runtime simulated sockets, [`scenario`] reads a story,
+//! [`world`] plays it, an oracle watches from outside, and [`journal`] keeps what happened.
 
-pub mod net;
-pub mod probe;
-pub mod process;
+pub mod fabric;
+pub mod journal;
+mod oracle;
+mod panics;
+pub mod report;
+pub mod scenario;
+pub mod snapshot;
+pub mod verdict;
+pub mod world;

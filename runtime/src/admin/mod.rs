@@ -59,6 +59,11 @@ impl<N: Network> Admin<N> {
         }
     }
 
+    /// Every number with its name, as `/stats` shows them.
+    pub fn stats(&self, reports: &[Report]) -> Vec<(String, u64)> {
+        sum(reports).lines(&self.stats_config().prefix, false)
+    }
+
     /// How many tunnels are open.
     pub async fn tunnels_open(&self) -> usize {
         self.reports()
@@ -68,7 +73,8 @@ impl<N: Network> Admin<N> {
             .sum()
     }
 
-    async fn reports(&self) -> Vec<Report> {
+    /// Asks every worker.
+    pub async fn reports(&self) -> Vec<Report> {
         match &self.role {
             Role::Responder(control) => control.reports().await,
             Role::Initiator(control) => control.reports().await,
@@ -223,11 +229,20 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
         Ok(query) => query,
         Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
+    let reports = admin.reports().await;
+    plain(
+        StatusCode::OK,
+        query.render(&sum(&reports), &admin.stats_config().prefix),
+    )
+}
+
+/// The numbers of a process.
+fn sum(reports: &[Report]) -> Sheet {
     let mut sheet = Sheet::default();
-    for report in admin.reports().await {
+    for report in reports {
         sheet.merge(&report.stats);
     }
-    plain(StatusCode::OK, query.render(&sheet, &admin.stats_config().prefix))
+    sheet
 }
 
 async fn ready<N: Network>(admin: &Admin<N>) -> Answer {

@@ -92,14 +92,18 @@ impl std::error::Error for ConfigError {
 
 /// A problem and its place, in a file yet to be named.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) at: Place,
-    pub(super) key: String,
-    pub(super) problem: Problem,
+pub struct Fault {
+    /// The key or value that is wrong.
+    pub at: Place,
+    /// The path to it.
+    pub key: String,
+    /// What is wrong.
+    pub problem: Problem,
 }
 
 impl Fault {
-    pub(super) fn in_file(self, name: String) -> ConfigError {
+    /// The fault as the error of a file.
+    pub fn in_file(self, name: String) -> ConfigError {
         let problem = Box::new(self.problem);
         ConfigError::Invalid {
             name,
@@ -177,6 +181,15 @@ pub enum Problem {
         /// The names there are.
         defined: Vec<String>,
     },
+    /// A name that nothing has.
+    Unknown {
+        /// What it should name.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
     /// What must be unique is there twice.
     Duplicate {
         /// What.
@@ -227,6 +240,9 @@ impl fmt::Display for Problem {
             }
             Self::UndefinedCluster { name, defined } => {
                 write!(f, "cluster {name:?} is not defined; `clusters` defines: {}", defined.join(", "))
+            }
+            Self::Unknown { what, found, known } => {
+                write!(f, "{found:?} is no {what}; there are: {}", known.join(", "))
             }
             Self::Duplicate { what, first } => write!(f, "{what} is already on line {}", first.line),
             Self::TenantHeaderMissing => f.write_str(

@@ -25,6 +25,15 @@ pub use self::responder::{EgressConfig, EgressRoute, HostIdHeader, ListenConfig,
 pub use self::shared::{AdminConfig, ApiConfig, Http2Config, NodeConfig, StatsConfig};
 pub use eddy_core::router::Names;
 
+/// What reads a strict YAML document of any kind and blames file, line and key: other formats that embed a
+/// configuration read theirs with it.
+pub mod document {
+    pub use super::error::Fault;
+    pub use super::section::{Item, Section};
+    pub use super::tree::{Entry, Tree, Value, YamlError};
+    pub use super::value::{cluster_id, duration, node_id, tenant_id};
+}
+
 use self::error::Fault;
 use self::section::Item;
 use self::tree::{Tree, Value, YamlError};
@@ -78,10 +87,18 @@ impl Config {
     }
 
     fn from_tree(tree: &Tree) -> Result<Self, Fault> {
-        let root = Item {
+        Self::from_item(&Item {
             tree,
             path: String::new(),
-        };
+        })
+    }
+
+    /// Reads a part of a document as a configuration; `root.path` begins each key that is blamed.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] names the first problem, and where it is.
+    pub fn from_item(root: &Item<'_>) -> Result<Self, Fault> {
         let (mut responder, mut initiator) = (None, None);
         for (key, at, item) in root.named()? {
             match (key, &item.tree.value) {
@@ -109,8 +126,8 @@ impl Config {
             }
         }
         match (responder, initiator) {
-            (Some(_), None) => ResponderConfig::read(&root).map(Self::Responder),
-            (None, Some(_)) => InitiatorConfig::read(&root).map(Self::Initiator),
+            (Some(_), None) => ResponderConfig::read(root).map(Self::Responder),
+            (None, Some(_)) => InitiatorConfig::read(root).map(Self::Initiator),
             (Some(responder), Some(initiator)) => {
                 Err(root.fault(Problem::BothRoles { responder, initiator }))
             }

@@ -10,20 +10,23 @@ use super::value::{self, Text};
 
 /// A value with the path that leads to it.
 #[derive(Clone)]
-pub(super) struct Item<'t> {
-    pub(super) tree: &'t Tree,
-    pub(super) path: String,
+pub struct Item<'t> {
+    /// The value.
+    pub tree: &'t Tree,
+    /// The keys to it, as in `egress.routes[0].prefix`.
+    pub path: String,
 }
 
 /// A mapping whose keys are known to be allowed.
-pub(super) struct Section<'t> {
+pub struct Section<'t> {
     at: Place,
     path: String,
     entries: &'t [Entry],
 }
 
 impl<'t> Item<'t> {
-    pub(super) fn fault(&self, problem: Problem) -> Fault {
+    /// Blames this value.
+    pub fn fault(&self, problem: Problem) -> Fault {
         Fault {
             at: self.tree.at,
             key: self.path.clone(),
@@ -57,7 +60,7 @@ impl<'t> Item<'t> {
     }
 
     /// A mapping with some of the keys in `allowed` and no others.
-    pub(super) fn section(&self, allowed: &'static [&'static str]) -> Result<Section<'t>, Fault> {
+    pub fn section(&self, allowed: &'static [&'static str]) -> Result<Section<'t>, Fault> {
         let entries = self.entries()?;
         let path = self.path.clone();
         if let Some(entry) = entries.iter().find(|entry| !allowed.contains(&&*entry.key)) {
@@ -76,7 +79,7 @@ impl<'t> Item<'t> {
     }
 
     /// A mapping whose keys are names: each with the place of its key.
-    pub(super) fn named(&self) -> Result<Vec<(&'t str, Place, Self)>, Fault> {
+    pub fn named(&self) -> Result<Vec<(&'t str, Place, Self)>, Fault> {
         let item = |entry: &'t Entry| {
             let item = Self {
                 tree: &entry.value,
@@ -88,7 +91,7 @@ impl<'t> Item<'t> {
     }
 
     /// A list, perhaps of nothing.
-    pub(super) fn list(&self) -> Result<Vec<Self>, Fault> {
+    pub fn list(&self) -> Result<Vec<Self>, Fault> {
         let Value::List(items) = &self.tree.value else {
             return Err(self.wrong_type("a list"));
         };
@@ -100,7 +103,7 @@ impl<'t> Item<'t> {
     }
 
     /// A list of one or more.
-    pub(super) fn filled_list(&self) -> Result<Vec<Self>, Fault> {
+    pub fn filled_list(&self) -> Result<Vec<Self>, Fault> {
         let items = self.list()?;
         if items.is_empty() {
             return Err(self.fault(Problem::EmptyList));
@@ -109,12 +112,12 @@ impl<'t> Item<'t> {
     }
 
     /// Whether it is a mapping, where text is allowed too.
-    pub(super) fn is_mapping(&self) -> bool {
+    pub fn is_mapping(&self) -> bool {
         matches!(self.tree.value, Value::Mapping(_))
     }
 
     /// A text that `parse` makes sense of.
-    pub(super) fn text<T>(&self, parse: fn(&str) -> Result<T, Problem>) -> Result<T, Fault> {
+    pub fn text<T>(&self, parse: fn(&str) -> Result<T, Problem>) -> Result<T, Fault> {
         match &self.tree.value {
             Value::Text(text) => parse(text).map_err(|problem| self.fault(problem)),
             Value::Null
@@ -126,14 +129,16 @@ impl<'t> Item<'t> {
         }
     }
 
-    fn flag(&self) -> Result<bool, Fault> {
+    /// `true` or `false`.
+    pub fn flag(&self) -> Result<bool, Fault> {
         let Value::Flag(flag) = self.tree.value else {
             return Err(self.wrong_type("true or false"));
         };
         Ok(flag)
     }
 
-    fn number(&self, allowed: &RangeInclusive<u32>) -> Result<u32, Fault> {
+    /// A whole number within bounds.
+    pub fn number(&self, allowed: &RangeInclusive<u32>) -> Result<u32, Fault> {
         let Value::Integer(number) = self.tree.value else {
             return Err(self.wrong_type("a whole number"));
         };
@@ -146,7 +151,8 @@ impl<'t> Item<'t> {
         }
     }
 
-    fn duration(&self, allowed: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
+    /// A duration within bounds.
+    pub fn duration(&self, allowed: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
         let Value::Text(text) = &self.tree.value else {
             return Err(self.wrong_type("a duration with its unit, such as 2s or 250ms"));
         };
@@ -164,7 +170,7 @@ impl<'t> Item<'t> {
 
 impl<'t> Section<'t> {
     /// The value of a key that may be left out.
-    pub(super) fn find(&self, key: &'static str) -> Option<Item<'t>> {
+    pub fn find(&self, key: &'static str) -> Option<Item<'t>> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         Some(Item {
             tree: &entry.value,
@@ -173,18 +179,18 @@ impl<'t> Section<'t> {
     }
 
     /// The value of a key that may be left out or `null`, which both mean none.
-    pub(super) fn optional(&self, key: &'static str) -> Option<Item<'t>> {
+    pub fn optional(&self, key: &'static str) -> Option<Item<'t>> {
         self.find(key)
             .filter(|item| !matches!(item.tree.value, Value::Null))
     }
 
     /// The value of a key that must be there.
-    pub(super) fn required(&self, key: &'static str) -> Result<Item<'t>, Fault> {
+    pub fn required(&self, key: &'static str) -> Result<Item<'t>, Fault> {
         self.find(key).ok_or_else(|| self.fault(key, Problem::Missing))
     }
 
     /// Blames a key that is not there.
-    pub(super) fn fault(&self, key: &'static str, problem: Problem) -> Fault {
+    pub fn fault(&self, key: &'static str, problem: Problem) -> Fault {
         Fault {
             at: self.at,
             key: join(&self.path, key),
@@ -193,7 +199,7 @@ impl<'t> Section<'t> {
     }
 
     /// The section under a key, which may be left out: then all in it has its default.
-    pub(super) fn section(&self, key: &'static str, allowed: &'static [&'static str]) -> Result<Self, Fault> {
+    pub fn section(&self, key: &'static str, allowed: &'static [&'static str]) -> Result<Self, Fault> {
         match self.find(key) {
             Some(item) => item.section(allowed),
             None => Ok(Self {
@@ -204,11 +210,13 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
+    /// A flag that may be left out.
+    pub fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
         self.find(key).map_or(Ok(default), |item| item.flag())
     }
 
-    pub(super) fn number(
+    /// A number that may be left out.
+    pub fn number(
         &self,
         key: &'static str,
         default: u32,
@@ -217,7 +225,8 @@ impl<'t> Section<'t> {
         self.find(key).map_or(Ok(default), |item| item.number(&allowed))
     }
 
-    pub(super) fn duration(
+    /// A duration that may be left out.
+    pub fn duration(
         &self,
         key: &'static str,
         default: Duration,
@@ -226,7 +235,8 @@ impl<'t> Section<'t> {
         self.find(key).map_or(Ok(default), |item| item.duration(&allowed))
     }
 
-    pub(super) fn text<T>(
+    /// A text that may be left out.
+    pub fn text<T>(
         &self,
         key: &'static str,
         default: T,
@@ -240,10 +250,12 @@ impl<'t> Section<'t> {
 pub(super) struct Unique<K>(BTreeMap<K, Place>);
 
 impl<K: Ord> Unique<K> {
+    /// Nothing yet.
     pub(super) fn new() -> Self {
         Self(BTreeMap::new())
     }
 
+    /// Refuses `key` if it was there before.
     pub(super) fn admit(&mut self, key: K, item: &Item<'_>, what: impl ToString) -> Result<(), Fault> {
         match self.0.insert(key, item.tree.at) {
             None => Ok(()),

@@ -10,35 +10,51 @@ use serde_saphyr::{Error, Location, MessageFormatter, Spanned, UserMessageFormat
 use super::error::Place;
 
 /// A value and where it stands.
-#[derive(Debug)]
-pub(super) struct Tree {
-    pub(super) at: Place,
-    pub(super) value: Value,
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// Where it begins.
+    pub at: Place,
+    /// What it is.
+    pub value: Value,
 }
 
 /// What YAML knows.
-#[derive(Debug)]
-pub(super) enum Value {
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Flag(bool),
+    /// A whole number.
     Integer(i128),
+    /// Another number.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Tree>),
+    /// A mapping, in the order of the file.
     Mapping(Vec<Entry>),
 }
 
 /// One key of a mapping.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) at: Place,
-    pub(super) value: Tree,
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key is.
+    pub at: Place,
+    /// What belongs to it.
+    pub value: Tree,
 }
 
 impl Tree {
     /// Reads one document, in which no mapping has a key twice.
-    pub(super) fn parse(text: &str) -> Result<Self, YamlError> {
+    ///
+    /// # Errors
+    ///
+    /// It is no YAML, or has a key twice.
+    pub fn parse(text: &str) -> Result<Self, YamlError> {
         let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| YamlError::new(&error))
     }
@@ -46,9 +62,11 @@ impl Tree {
 
 /// Why a text is no YAML.
 #[derive(Debug)]
-pub(super) struct YamlError {
-    pub(super) at: Place,
-    pub(super) message: String,
+pub struct YamlError {
+    /// Where the parser stopped.
+    pub at: Place,
+    /// What the parser said.
+    pub message: String,
 }
 
 impl YamlError {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use eddy_core::address::TunnelAddress;
-use eddy_core::identity::{ClusterId, ClusterName, NodeId};
+use eddy_core::identity::{ClusterId, ClusterName, NodeId, TenantId};
 use hyper::header::HeaderName;
 
 use super::error::Problem;
@@ -43,7 +43,11 @@ impl fmt::Display for Text {
 }
 
 /// A whole number and a unit: `250ms`, `2s`, `1m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
+///
+/// # Errors
+///
+/// It is none, or too long to count.
+pub fn duration(text: &str) -> Result<Duration, Problem> {
     const RULE: &str = "is no duration; write a whole number and its unit: 250ms, 2s, 1m, 1h";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -182,15 +186,37 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, Problem> {
     }
 }
 
-pub(super) fn node_id(text: &str) -> Result<NodeId, Problem> {
+/// The id of a node.
+///
+/// # Errors
+///
+/// Those of [`NodeId::parse`].
+pub fn node_id(text: &str) -> Result<NodeId, Problem> {
     NodeId::parse(text).map_err(|source| Problem::Id {
         found: text.to_owned(),
         source,
     })
 }
 
-pub(super) fn cluster_id(text: &str) -> Result<ClusterId, Problem> {
+/// The id of a cluster.
+///
+/// # Errors
+///
+/// Those of [`ClusterId::parse`].
+pub fn cluster_id(text: &str) -> Result<ClusterId, Problem> {
     ClusterId::parse(text).map_err(|source| Problem::Id {
+        found: text.to_owned(),
+        source,
+    })
+}
+
+/// The id of a tenant.
+///
+/// # Errors
+///
+/// Those of [`TenantId::parse`].
+pub fn tenant_id(text: &str) -> Result<TenantId, Problem> {
+    TenantId::parse(text).map_err(|source| Problem::Id {
         found: text.to_owned(),
         source,
     })

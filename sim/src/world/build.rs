@@ -1,0 +1,297 @@
+//! Builds the simulated machines of a scenario, and what runs on them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use eddy_core::rng::Rng;
+use tokio::sync::mpsc;
+use turmoil::Sim;
+
+use super::clients::{self, Clients};
+use super::ledger::Ledger;
+use super::process::{Signal, Slot, Supervised};
+use super::services::Service;
+use super::variation::Variation;
+use super::{World, strangers};
+use crate::fabric::{Conditions, Fabric, ProcessId, SimNetwork};
+use crate::journal::Journal;
+use crate::oracle::{Impediment, Oracle};
+use crate::scenario::{CLIENTS, Role, SERVICES, STRANGERS, Scenario};
+
+/// 14 November 2023, so that no run depends on when it is made.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
+/// More than a scenario and its calm can take.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// Segments and connection attempts that a simulated socket holds; turmoil panics where more attempts wait.
+const CAPACITY: usize = 8192;
+
+impl<'s> World<'s> {
+    pub(super) fn build(scenario: &'s Scenario, seed: u64, journal: Journal) -> Self {
+        let variation = Variation::of(scenario, seed);
+        let mut rng = Rng::from_seed(seed);
+        let fabric = Fabric::new(rng.next_u64());
+        let default = Conditions::default();
+        let mut builder = turmoil::Builder::new();
+        builder
+            .rng_seed(rng.next_u64())
+            .epoch(UNIX_EPOCH + EPOCH)
+            .simulation_duration(FOREVER)
+            .min_message_latency(*default.latency.start())
+            .max_message_latency(*default.latency.end())
+            .tcp_capacity(CAPACITY);
+        if variation.shake {
+            builder.enable_random_order();
+        }
+        let mut sim = builder.build();
+        let ledger = Rc::new(Ledger::default());
+        let slots: Vec<_> = (0..)
+            .map(ProcessId)
+            .zip(&scenario.processes)
+            .map(|(id, process)| {
+                let config = process.config.clone();
+                Slot::new(id, &process.name, config, journal.clone(), rng.next_u64())
+            })
+            .collect();
+        let services = services(scenario, &ledger, &journal);
+        add_machines(&mut sim, scenario, &fabric, &slots);
+        add_services(&mut sim, &fabric, scenario, &services);
+        let mut addresses: BTreeMap<String, IpAddr> = BTreeMap::new();
+        for machine in scenario.machines().into_iter().chain([SERVICES]) {
+            addresses.insert(machine.to_owned(), sim.lookup(machine));
+        }
+        let egress = scenario.processes.iter().map(|process| {
+            let at = SocketAddr::new(addresses[&process.machine], process.egress_port());
+            (at, process.name.clone())
+        });
+        let clients = Clients {
+            net: SimNetwork::new(fabric.clone(), clients_id(scenario), addresses[SERVICES]),
+            ledger: Rc::clone(&ledger),
+            journal: journal.clone(),
+            egress: egress.collect(),
+            rng: RefCell::new(rng.fork()),
+        };
+        let (probes, asked) = mpsc::unbounded_channel();
+        add_clients(&mut sim, scenario, clients, asked, variation.shake);
+        add_strangers(&mut sim, scenario, &fabric, &addresses);
+        let others: &[&str] = if scenario.noise.is_empty() {
+            &[CLIENTS]
+        } else {
+            &[CLIENTS, STRANGERS]
+        };
+        for machine in others {
+            addresses.insert((*machine).to_owned(), sim.lookup(*machine));
+        }
+        let mut oracle = Oracle::new(scenario, slots.clone(), Rc::clone(&ledger));
+        for (slot, process) in slots.iter().zip(&scenario.processes) {
+            if process.started {
+                slot.signal(Signal::Start);
+            } else {
+                oracle
+                    .disturbances
+                    .process(Duration::ZERO, slot.id, Some(Impediment::Down));
+            }
+        }
+        let mut world = Self {
+            scenario,
+            sim,
+            fabric,
+            journal,
+            variation,
+            slots,
+            services,
+            probes,
+            ledger,
+            oracle,
+            addresses,
+            next_event: 0,
+            next_slow: Duration::ZERO,
+            dials: Vec::new(),
+            verdicts: Vec::new(),
+            stats: Vec::new(),
+        };
+        world.set_links(true);
+        world.set_names();
+        world
+    }
+
+    /// Gives every link its conditions; connections fall silent only if that is still wanted.
+    pub(super) fn set_links(&mut self, silences: bool) {
+        let machines: Vec<_> = self.addresses.keys().cloned().collect();
+        for (at, here) in machines.iter().enumerate() {
+            for there in &machines[at + 1..] {
+                self.set_link(here, there, &Conditions::default());
+            }
+        }
+        for link in &self.scenario.links {
+            for here in &link.here {
+                for there in link.there.iter().filter(|there| *there != here) {
+                    let quiet = Conditions {
+                        silence: link.conditions.silence.filter(|_| silences),
+                        ..link.conditions.clone()
+                    };
+                    self.set_link(here, there, &quiet);
+                }
+            }
+        }
+    }
+
+    fn set_link(&self, here: &str, there: &str, conditions: &Conditions) {
+        let (Some(a), Some(b)) = (self.addresses.get(here), self.addresses.get(there)) else {
+            // Nobody makes noise, so that there is no machine for it.
+            return;
+        };
+        let conditions = self.variation.vary(conditions);
+        self.sim
+            .set_link_latency(here, there, *conditions.latency.start());
+        self.sim
+            .set_link_max_message_latency(here, there, *conditions.latency.end());
+        self.fabric.set_conditions(*a, *b, &conditions);
+        let back = Conditions {
+            silence: None,
+            ..conditions
+        };
+        self.fabric.set_conditions(*b, *a, &back);
+    }
+
+    /// Every host and every group has its name, and the scenario's own names mean what they say.
+    fn set_names(&self) {
+        let mut names: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for process in &self.scenario.processes {
+            let address = self.addresses[&process.machine];
+            for name in [&process.name, &process.group] {
+                names.entry(name).or_default().push(address);
+            }
+        }
+        names.insert(SERVICES, vec![self.addresses[SERVICES]]);
+        for (name, addresses) in names {
+            self.fabric.set_name(name, addresses);
+        }
+        self.set_book(&self.scenario.names);
+    }
+
+    pub(super) fn set_book(&self, book: &BTreeMap<String, Vec<String>>) {
+        for (name, machines) in book {
+            let addresses = machines.iter().map(|machine| self.addresses[machine]);
+            self.fabric.set_name(name, addresses);
+        }
+    }
+}
+
+fn services(scenario: &Scenario, ledger: &Rc<Ledger>, journal: &Journal) -> Vec<Option<Rc<Service>>> {
+    let processes = (0..).map(ProcessId).zip(&scenario.processes);
+    let service = |(of, process): (ProcessId, &crate::scenario::Process)| match process.role {
+        Role::Responder => None,
+        Role::Initiator { service, .. } => {
+            let (ledger, journal) = (Rc::clone(ledger), journal.clone());
+            let name = format!("{}'s service", process.name);
+            Some(Service::new(of, &name, service, ledger, journal))
+        }
+    };
+    processes.map(service).collect()
+}
+
+fn add_machines(sim: &mut Sim<'static>, scenario: &Scenario, fabric: &Fabric, slots: &[Rc<Slot>]) {
+    for machine in scenario.machines() {
+        let of = |(slot, process): (&Rc<Slot>, &crate::scenario::Process)| {
+            (process.machine == machine).then(|| Rc::clone(slot))
+        };
+        let slots: Vec<_> = slots.iter().zip(&scenario.processes).filter_map(of).collect();
+        let (fabric, name) = (fabric.clone(), machine.to_owned());
+        sim.host(machine, move || {
+            let (fabric, name, slots) = (fabric.clone(), name.clone(), slots.clone());
+            async move {
+                let address = turmoil::lookup(name.as_str());
+                for slot in slots {
+                    let net = SimNetwork::new(fabric.clone(), slot.id, address);
+                    tokio::task::spawn_local(Supervised::new(slot, net));
+                }
+                pending().await
+            }
+        });
+    }
+}
+
+fn add_services(
+    sim: &mut Sim<'static>,
+    fabric: &Fabric,
+    scenario: &Scenario,
+    services: &[Option<Rc<Service>>],
+) {
+    let services: Vec<_> = services.iter().flatten().cloned().collect();
+    let (fabric, id) = (fabric.clone(), ProcessId(scenario.processes.len()));
+    sim.host(SERVICES, move || {
+        let (fabric, services) = (fabric.clone(), services.clone());
+        async move {
+            let net = SimNetwork::new(fabric, id, turmoil::lookup(SERVICES));
+            for service in services {
+                tokio::task::spawn_local(service.run(net.clone()));
+            }
+            pending().await
+        }
+    });
+}
+
+const fn clients_id(scenario: &Scenario) -> ProcessId {
+    ProcessId(scenario.processes.len() + 1)
+}
+
+fn add_clients(
+    sim: &mut Sim<'static>,
+    scenario: &Scenario,
+    clients: Clients,
+    asked: mpsc::UnboundedReceiver<(String, usize)>,
+    shake: bool,
+) {
+    let workload: Vec<_> = scenario.workload.iter().cloned().map(Rc::new).collect();
+    let start = RefCell::new(Some((clients, asked)));
+    sim.host(CLIENTS, move || {
+        let (start, workload) = (start.borrow_mut().take(), workload.clone());
+        async move {
+            let Some((mut clients, mut asked)) = start else {
+                return Ok(());
+            };
+            clients.net = clients.net.at(turmoil::lookup(CLIENTS));
+            let clients = Rc::new(clients);
+            for (index, workload) in workload.into_iter().enumerate() {
+                tokio::task::spawn_local(clients::run(Rc::clone(&clients), index, workload, shake));
+            }
+            while let Some((node, via)) = asked.recv().await {
+                let probe = clients::probe(&node, via);
+                tokio::task::spawn_local(clients::one(Rc::clone(&clients), None, probe, via));
+            }
+            Ok(())
+        }
+    });
+}
+
+fn add_strangers(
+    sim: &mut Sim<'static>,
+    scenario: &Scenario,
+    fabric: &Fabric,
+    addresses: &BTreeMap<String, IpAddr>,
+) {
+    if scenario.noise.is_empty() {
+        return;
+    }
+    let noises = scenario.noise.iter().map(|noise| {
+        let process = &scenario.processes[noise.to];
+        let to = SocketAddr::new(addresses[&process.machine], process.tunnel_port());
+        (noise.clone(), to)
+    });
+    let noises: Vec<_> = noises.collect();
+    let (fabric, id) = (fabric.clone(), ProcessId(scenario.processes.len() + 2));
+    sim.host(STRANGERS, move || {
+        let (fabric, noises) = (fabric.clone(), noises.clone());
+        async move {
+            let net = SimNetwork::new(fabric, id, turmoil::lookup(STRANGERS));
+            for (noise, to) in noises {
+                tokio::task::spawn_local(strangers::run(net.clone(), noise, to));
+            }
+            pending().await
+        }
+    });
+}

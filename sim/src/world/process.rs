@@ -1,0 +1,273 @@
+//! One process of a scenario: started, killed, frozen and drained as an operating system would.
+//!
+//! It is a task set of its own inside a simulated host. To kill it is to drop the set: its sockets close as a
+//! kernel closes them. To freeze it is not to poll it: its timers go on, as the clock does under SIGSTOP.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use eddy_runtime::admin::{self, Admin, Role};
+use eddy_runtime::clock::Clock;
+use eddy_runtime::config::Config;
+use eddy_runtime::net::Network;
+use eddy_runtime::{initiator, responder};
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::fabric::{ProcessId, SimNetwork, now};
+use crate::journal::{Journal, What};
+
+/// How often a process is asked for its numbers.
+const LOOK: Duration = Duration::from_millis(100);
+
+type Ran = Result<(), Box<dyn Error>>;
+
+/// What a process is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Start,
+    Kill,
+    Terminate,
+    Stop,
+    Continue,
+}
+
+/// What is true of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Stopped,
+    Running,
+    Draining,
+    /// It ended by itself.
+    Ended,
+    /// It ended by itself with an error.
+    Failed,
+}
+
+/// What a process says of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) at: Duration,
+    pub(crate) tunnels: usize,
+    pub(crate) stats: Vec<(String, u64)>,
+}
+
+/// The hand on a process.
+pub(crate) struct Slot {
+    pub(crate) id: ProcessId,
+    pub(crate) name: String,
+    signals: RefCell<Vec<Signal>>,
+    waker: RefCell<Option<Waker>>,
+    pub(crate) life: Cell<Life>,
+    pub(crate) frozen: Cell<bool>,
+    incarnation: Cell<u32>,
+    pub(crate) claims: RefCell<Option<Claims>>,
+    admin: RefCell<Option<Rc<Admin<SimNetwork>>>>,
+    pub(crate) failure: RefCell<Option<String>>,
+    config: Config,
+    journal: Journal,
+    seed: u64,
+}
+
+impl Slot {
+    pub(crate) fn new(id: ProcessId, name: &str, config: Config, journal: Journal, seed: u64) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            name: name.to_owned(),
+            signals: RefCell::default(),
+            waker: RefCell::default(),
+            life: Cell::new(Life::Stopped),
+            frozen: Cell::default(),
+            incarnation: Cell::default(),
+            claims: RefCell::default(),
+            admin: RefCell::default(),
+            failure: RefCell::default(),
+            config,
+            journal,
+            seed,
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.signals.borrow_mut().push(signal);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.life.get(), Life::Running | Life::Draining)
+    }
+
+    fn note(&self, state: &'static str) {
+        let incarnation = self.incarnation.get();
+        self.journal
+            .record(now(), &self.name, What::Life { state, incarnation });
+    }
+}
+
+/// The task on the simulated host that a process lives in.
+pub(crate) struct Supervised {
+    slot: Rc<Slot>,
+    net: SimNetwork,
+    body: Option<Pin<Box<dyn Future<Output = Ran>>>>,
+}
+
+impl Supervised {
+    pub(crate) const fn new(slot: Rc<Slot>, net: SimNetwork) -> Self {
+        Self {
+            slot,
+            net,
+            body: None,
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        let slot = Rc::clone(&self.slot);
+        match signal {
+            Signal::Start if self.body.is_none() => {
+                slot.incarnation.set(slot.incarnation.get() + 1);
+                slot.life.set(Life::Running);
+                slot.frozen.set(false);
+                slot.note("running");
+                let (net, owner) = (self.net.clone(), Rc::clone(&slot));
+                self.body = Some(Box::pin(async move {
+                    let local = LocalSet::new();
+                    local.run_until(run(owner, net)).await
+                }));
+            }
+            Signal::Kill if self.body.is_some() => {
+                self.end(Life::Stopped);
+                slot.note("stopped");
+            }
+            Signal::Terminate if self.body.is_some() => {
+                slot.life.set(Life::Draining);
+                slot.note("draining");
+                if let Some(admin) = &*slot.admin.borrow() {
+                    admin.drain();
+                }
+            }
+            Signal::Stop if self.body.is_some() => {
+                slot.frozen.set(true);
+                slot.note("frozen");
+            }
+            Signal::Continue if slot.frozen.get() => {
+                slot.frozen.set(false);
+                slot.note("running");
+            }
+            Signal::Start | Signal::Kill | Signal::Terminate | Signal::Stop | Signal::Continue => {}
+        }
+    }
+
+    fn end(&mut self, life: Life) {
+        self.body = None;
+        self.slot.admin.borrow_mut().take();
+        self.slot.claims.borrow_mut().take();
+        self.slot.frozen.set(false);
+        self.slot.life.set(life);
+    }
+
+    /// The next signal that can be obeyed: a frozen process obeys SIGKILL and SIGCONT alone, the others wait.
+    fn next_signal(&self) -> Option<Signal> {
+        let mut signals = self.slot.signals.borrow_mut();
+        let frozen = self.slot.frozen.get();
+        let at = signals
+            .iter()
+            .position(|signal| !frozen || matches!(signal, Signal::Kill | Signal::Continue))?;
+        Some(signals.remove(at))
+    }
+}
+
+impl Future for Supervised {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        *this.slot.waker.borrow_mut() = Some(cx.waker().clone());
+        this.slot.journal.set_current(&this.slot.name);
+        while let Some(signal) = this.next_signal() {
+            this.obey(signal);
+        }
+        if let Some(body) = this.body.as_mut().filter(|_| !this.slot.frozen.get())
+            && let Poll::Ready(ran) = body.as_mut().poll(cx)
+        {
+            match ran {
+                Ok(()) => {
+                    this.end(Life::Ended);
+                    this.slot.note("ended");
+                }
+                Err(error) => {
+                    *this.slot.failure.borrow_mut() = Some(error.to_string());
+                    this.end(Life::Failed);
+                    this.slot.note("failed");
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Starts a role as `bin` starts it on threads: all workers, and the admin.
+async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
+    let clock = Clock::start();
+    let seed = slot.seed.wrapping_add(u64::from(slot.incarnation.get()) << 32);
+    let text = slot.config.effective();
+    let (role, admin_at, workers) = match slot.config.clone() {
+        Config::Responder(config) => {
+            let admin_at = config.admin.as_ref().map(|admin| admin.listen);
+            let (control, seeds) = responder::prepare(&net, Arc::new(config), clock, seed).await?;
+            let run = |seed| tokio::task::spawn_local(responder::run(net.clone(), seed));
+            let workers: Vec<_> = seeds.into_iter().map(run).collect();
+            (Role::Responder(control), admin_at, workers)
+        }
+        Config::Initiator(config) => {
+            let admin_at = config.admin.as_ref().map(|admin| admin.listen);
+            let (control, seeds) = initiator::prepare(Arc::new(config), clock, seed);
+            let run = |seed| tokio::task::spawn_local(initiator::run(net.clone(), seed));
+            let workers: Vec<_> = seeds.into_iter().map(run).collect();
+            (Role::Initiator(control), admin_at, workers)
+        }
+    };
+    let admin = Rc::new(Admin {
+        role,
+        clock,
+        config: text,
+        draining: Cell::default(),
+    });
+    if let Some(addr) = admin_at {
+        let listener = net.listen_at(addr.port()).await?;
+        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
+    }
+    *slot.admin.borrow_mut() = Some(Rc::clone(&admin));
+    if slot.life.get() == Life::Draining {
+        admin.drain();
+    }
+    tokio::task::spawn_local(look(slot, admin));
+    finish(workers).await
+}
+
+async fn finish(workers: Vec<JoinHandle<io::Result<()>>>) -> Ran {
+    for worker in workers {
+        worker.await??;
+    }
+    Ok(())
+}
+
+/// Asks the process for its numbers, again and again.
+async fn look<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
+    loop {
+        let reports = admin.reports().await;
+        *slot.claims.borrow_mut() = Some(Claims {
+            at: now(),
+            tunnels: reports.iter().map(|report| report.tunnels.len()).sum(),
+            stats: admin.stats(&reports),
+        });
+        tokio::time::sleep(LOOK).await;
+    }
+}
