@@ -63,7 +63,8 @@ pub(super) struct Connection {
     pub(super) opened_at: Duration,
     ends: [End; 2],
     flows: [Flow; 2],
-    pub(super) silent: bool,
+    /// It swallows what is written; what was written before still comes, so many bytes of either side.
+    pub(super) silent: Option<[u64; 2]>,
 }
 
 /// A connection, for an observer.
@@ -91,7 +92,7 @@ impl Connection {
             opened_at,
             ends: [End::Coming; 2],
             flows: [Flow::default(), Flow::default()],
-            silent: false,
+            silent: None,
         }
     }
 
@@ -106,6 +107,15 @@ impl Connection {
     /// What `side` writes.
     pub(super) fn flow(&mut self, side: Side) -> &mut Flow {
         &mut self.flows[side.index()]
+    }
+
+    pub(super) fn fall_silent(&mut self) {
+        self.silent = Some([self.flows[0].written, self.flows[1].written]);
+    }
+
+    /// How much of what `side` writes can be read at all.
+    pub(super) fn readable(&self, side: Side) -> u64 {
+        self.silent.map_or(u64::MAX, |written| written[side.index()])
     }
 
     fn holder(&self, side: Side) -> Option<ProcessId> {
@@ -126,7 +136,7 @@ impl Connection {
             opened_at: self.opened_at,
             dialed_by: self.holder(Side::Client),
             accepted_by: self.holder(Side::Server),
-            silent: self.silent,
+            silent: self.silent.is_some(),
         }
     }
 }

@@ -67,7 +67,7 @@ impl SimStream {
     }
 
     fn is_silent(&self) -> bool {
-        self.with(|connection| connection.silent).unwrap_or(false)
+        self.with(|connection| connection.silent.is_some()).unwrap_or(false)
     }
 
     fn hits(&mut self, chance: f64) -> bool {
@@ -152,7 +152,7 @@ impl SimStream {
         let (side, window) = (self.side, self.outgoing.window);
         let room = self.with(|connection| {
             // What nobody reads any more is refused by the socket itself.
-            if matches!(connection.end(side.other()), End::Closed(_)) && !connection.silent {
+            if matches!(connection.end(side.other()), End::Closed(_)) && connection.silent.is_none() {
                 return window;
             }
             let flow = connection.flow(side);
@@ -184,7 +184,7 @@ impl SimStream {
     fn silence(&self, most: u32) {
         let mut state = self.fabric.state();
         let state = &mut *state;
-        let Some(connection) = state.connections.get_mut(&self.id).filter(|c| !c.silent) else {
+        let Some(connection) = state.connections.get_mut(&self.id).filter(|c| c.silent.is_none()) else {
             return;
         };
         let count = state
@@ -193,7 +193,7 @@ impl SimStream {
             .or_default();
         if *count < most {
             *count += 1;
-            connection.silent = true;
+            connection.fall_silent();
             state.events.push((now(), NetEvent::Silenced(self.id)));
         }
     }
@@ -218,7 +218,9 @@ impl AsyncRead for SimStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_silent() {
+        let side = self.side.other();
+        let readable = self.with(|connection| connection.readable(side)).unwrap_or(u64::MAX);
+        if self.received >= readable {
             return Poll::Pending;
         }
         if self.incoming.cut.is_some() && self.rng.below(SPURIOUS) == 0 {
