@@ -115,12 +115,29 @@ fn keep(arguments: &Run, scenario: &Scenario, played: &Played) -> Result<Option<
     snapshot::compare(&path, &text).map(Some).map_err(writing(&path))
 }
 
+/// The story, with what repeats itself told once.
 fn tell_timeline(played: &Played) {
     let mut text = String::new();
+    let (mut said, mut more) = (String::new(), 0);
     for event in played.events.iter().filter(|event| event.is_story()) {
+        let gist = event.gist();
+        if gist == said {
+            more += 1;
+            continue;
+        }
+        close_repetition(&mut text, &mut more);
         let _ = writeln!(text, "{event}");
+        said = gist;
     }
+    close_repetition(&mut text, &mut more);
     println!("{text}");
+}
+
+fn close_repetition(text: &mut String, more: &mut u32) {
+    if *more > 0 {
+        let _ = writeln!(text, "{:>26} and {more} more like it", "…");
+    }
+    *more = 0;
 }
 
 fn tell(scenario: &Scenario, played: &Played, kept: Option<Kept>) {

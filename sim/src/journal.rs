@@ -128,6 +128,18 @@ impl fmt::Display for Event {
 }
 
 impl Event {
+    /// What the event is about, without the numbers that tell it from the next one of its kind.
+    pub fn gist(&self) -> String {
+        let what = match &self.what {
+            What::Answered { outcome, .. } => format!("answered {outcome}"),
+            What::Log { message, .. } => message.split('=').next().unwrap_or_default().to_owned(),
+            What::TunnelOpened { .. } => "opened".to_owned(),
+            What::TunnelClosed { .. } => "closed".to_owned(),
+            other => other.to_string(),
+        };
+        format!("{} {what}", self.host)
+    }
+
     /// Whether a reader of the timeline wants to see it: requests alone would hide everything else.
     pub const fn is_story(&self) -> bool {
         match &self.what {

@@ -67,7 +67,8 @@ impl SimStream {
     }
 
     fn is_silent(&self) -> bool {
-        self.with(|connection| connection.silent.is_some()).unwrap_or(false)
+        self.with(|connection| connection.silent.is_some())
+            .unwrap_or(false)
     }
 
     fn hits(&mut self, chance: f64) -> bool {
@@ -219,7 +220,9 @@ impl AsyncRead for SimStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let side = self.side.other();
-        let readable = self.with(|connection| connection.readable(side)).unwrap_or(u64::MAX);
+        let readable = self
+            .with(|connection| connection.readable(side))
+            .unwrap_or(u64::MAX);
         if self.received >= readable {
             return Poll::Pending;
         }
