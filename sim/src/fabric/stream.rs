@@ -37,6 +37,10 @@ pub struct SimStream {
     /// The segment that is next has been judged: it was late, or is not.
     judged: bool,
     pause: Option<Pin<Box<Sleep>>>,
+    /// What was under way with a lost segment comes with its retransmission: no second loss before then.
+    sound_until: Duration,
+    /// Until then the line is busy with what was read.
+    busy_until: Duration,
 }
 
 impl SimStream {
@@ -59,6 +63,8 @@ impl SimStream {
             received: 0,
             judged: false,
             pause: None,
+            sound_until: Duration::ZERO,
+            busy_until: Duration::ZERO,
         }
     }
 
@@ -85,8 +91,10 @@ impl SimStream {
     /// How late the segment is that comes next.
     fn judge(&mut self) -> Duration {
         let mut late = Duration::ZERO;
-        if self.hits(self.incoming.loss) {
-            late += RETRANSMISSION + *self.incoming.latency.end() * 2;
+        if now() >= self.sound_until && self.hits(self.incoming.loss) {
+            let trip = *self.incoming.latency.end();
+            late += RETRANSMISSION + trip * 2;
+            self.sound_until = now() + late + trip;
         }
         if let Some(stall) = self.incoming.stall
             && self.hits(stall.chance)
@@ -144,7 +152,12 @@ impl SimStream {
         }
         if let Some(bandwidth) = self.incoming.bandwidth {
             let takes = Duration::from_nanos(read as u64 * 1_000_000_000 / bandwidth.max(1));
-            self.pause = Some(Box::pin(tokio::time::sleep(takes)));
+            self.busy_until = self.busy_until.max(now()) + takes;
+            let wait = self.busy_until - now();
+            // Timers count milliseconds: what is shorter adds up first.
+            if wait >= Duration::from_millis(1) {
+                self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+            }
         }
     }
 

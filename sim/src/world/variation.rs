@@ -75,7 +75,8 @@ impl Variation {
         let (low, high) = (conditions.latency.start(), conditions.latency.end());
         Conditions {
             latency: *low..=*high + self.slower,
-            cut: conditions.cut.or(self.cut),
+            // A loss for every byte would be no network at all.
+            cut: conditions.cut.or(self.cut.filter(|_| conditions.loss == 0.0)),
             glue: conditions.glue || self.glue,
             stall: conditions.stall.or(self.stall),
             ..conditions.clone()
