@@ -68,11 +68,11 @@ impl Disturbances {
         self.last = now;
     }
 
-    /// A process that was told to finish has finished.
-    pub(crate) fn note_life(&mut self, now: Duration, process: ProcessId, alive: bool) {
-        if !alive && self.impeded.get(&process) == Some(&Impediment::Leaving) {
-            self.process(now, process, Some(Impediment::Down));
-        }
+    /// Processes that were told to finish.
+    pub(crate) fn leaving(&self) -> Vec<ProcessId> {
+        let leaving = self.impeded.iter();
+        let leaving = leaving.filter(|(_, impediment)| **impediment == Impediment::Leaving);
+        leaving.map(|(process, _)| *process).collect()
     }
 
     /// Whether something goes on; what is down is at rest.

@@ -165,12 +165,8 @@ impl Oracle {
             return Ok(());
         }
         for slot in self.slots.iter().filter(|slot| slot.is_alive()) {
-            let Some(claims) = slot
-                .claims
-                .borrow()
-                .clone()
-                .filter(|claims| claims.at + QUIET / 2 >= now)
-            else {
+            let claims = slot.claims.borrow();
+            let Some(claims) = claims.as_ref().filter(|claims| claims.at + QUIET / 2 >= now) else {
                 continue;
             };
             let truth = self.tunnels.held_by(slot.id);

@@ -1,7 +1,7 @@
 //! The tunnels as the network knows them: connections from initiators to the ports where responders accept.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::fabric::{ConnectionId, ProcessId, Side};
@@ -36,6 +36,8 @@ pub(crate) struct Tunnels {
     pub(crate) last_change: Duration,
     /// The last close of a responder's end, by responder and initiator.
     server_closed: BTreeMap<(ProcessId, ProcessId), Duration>,
+    /// Those that each process has or had an end of.
+    by_process: BTreeMap<ProcessId, BTreeSet<ConnectionId>>,
 }
 
 impl Tunnels {
@@ -59,6 +61,9 @@ impl Tunnels {
             torn_at: None,
             silent_at: None,
         });
+        for process in [initiator, responder] {
+            self.by_process.entry(process).or_default().insert(id);
+        }
         true
     }
 
@@ -82,6 +87,9 @@ impl Tunnels {
         }
         if !tunnel.client_open && !tunnel.server_open {
             self.open.remove(&id);
+            for process in [ends.0, ends.1] {
+                self.by_process.entry(process).or_default().remove(&id);
+            }
         }
         Some(ends)
     }
@@ -96,15 +104,19 @@ impl Tunnels {
         self.open.iter().map(|(id, tunnel)| (*id, tunnel))
     }
 
+    /// Those that a process has or had an end of, the other one being open.
+    fn of(&self, process: ProcessId) -> impl Iterator<Item = &Tunnel> {
+        let ids = self.by_process.get(&process).into_iter().flatten();
+        ids.filter_map(|id| self.open.get(id))
+    }
+
     /// Between an initiator and a responder.
     pub(crate) fn between(
         &self,
         initiator: ProcessId,
         responder: ProcessId,
     ) -> impl Iterator<Item = &Tunnel> {
-        self.open
-            .values()
-            .filter(move |tunnel| tunnel.initiator == initiator && tunnel.responder == responder)
+        self.of(initiator).filter(move |tunnel| tunnel.responder == responder)
     }
 
     /// When the responder's end of such a tunnel was last closed.
@@ -118,15 +130,12 @@ impl Tunnels {
             (tunnel.client_open && tunnel.initiator == process)
                 || (tunnel.server_open && tunnel.responder == process)
         };
-        self.open.values().filter(held).count()
+        self.of(process).filter(held).count()
     }
 
     /// How many whole ones a process has an end of.
     pub(crate) fn whole_of(&self, process: ProcessId) -> usize {
-        let of = |tunnel: &&Tunnel| {
-            tunnel.is_whole() && (tunnel.initiator == process || tunnel.responder == process)
-        };
-        self.open.values().filter(of).count()
+        self.of(process).filter(|tunnel| tunnel.is_whole()).count()
     }
 
     pub(crate) fn any_half_open(&self) -> bool {

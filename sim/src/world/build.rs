@@ -16,7 +16,7 @@ use super::ledger::Ledger;
 use super::process::{Signal, Slot, Supervised};
 use super::services::Service;
 use super::variation::Variation;
-use super::{World, strangers};
+use super::{World, process, strangers};
 use crate::fabric::{Conditions, Fabric, ProcessId, SimNetwork};
 use crate::journal::Journal;
 use crate::oracle::{Impediment, Oracle};
@@ -48,12 +48,12 @@ impl<'s> World<'s> {
         }
         let mut sim = builder.build();
         let ledger = Rc::new(Ledger::default());
+        let look = process::look_every(scenario.processes.len());
         let slots: Vec<_> = (0..)
             .map(ProcessId)
             .zip(&scenario.processes)
             .map(|(id, process)| {
-                let config = process.config.clone();
-                Slot::new(id, &process.name, config, journal.clone(), rng.next_u64())
+                Slot::new(id, process, journal.clone(), rng.next_u64(), look)
             })
             .collect();
         let services = services(scenario, &ledger, &journal);

@@ -27,7 +27,7 @@ use self::services::Service;
 use self::variation::Variation;
 use crate::fabric::{ConnectionId, Fabric, NetEvent, ProcessId, Side};
 use crate::journal::{Event, Journal, Listener, What};
-use crate::oracle::{Breach, Oracle};
+use crate::oracle::{Breach, Impediment, Oracle};
 use crate::panics;
 use crate::scenario::{Role, Scenario};
 use crate::verdict::{self, Verdict};
@@ -201,8 +201,11 @@ impl World<'_> {
             }
         }
         let now = self.sim.elapsed();
-        for slot in &self.slots {
-            self.oracle.disturbances.note_life(now, slot.id, slot.is_alive());
+        for process in self.oracle.disturbances.leaving() {
+            if !self.slots[process.0].is_alive() {
+                let down = Some(Impediment::Down);
+                self.oracle.disturbances.process(now, process, down);
+            }
         }
     }
 

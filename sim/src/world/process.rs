@@ -22,9 +22,17 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use crate::fabric::{ProcessId, SimNetwork, now};
 use crate::journal::{Journal, What};
+use crate::scenario::Process;
 
-/// How often a process is asked for its numbers.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a process is asked for its numbers: the first for a few processes, the second for many.
+const LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+/// So many are a few.
+const FEW: usize = 50;
+
+/// How often each of `processes` is asked for its numbers.
+pub(crate) const fn look_every(processes: usize) -> Duration {
+    LOOKS[(processes > FEW) as usize]
+}
 
 type Ran = Result<(), Box<dyn Error>>;
 
@@ -73,13 +81,20 @@ pub(crate) struct Slot {
     config: Config,
     journal: Journal,
     seed: u64,
+    look_every: Duration,
 }
 
 impl Slot {
-    pub(crate) fn new(id: ProcessId, name: &str, config: Config, journal: Journal, seed: u64) -> Rc<Self> {
+    pub(crate) fn new(
+        id: ProcessId,
+        process: &Process,
+        journal: Journal,
+        seed: u64,
+        look_every: Duration,
+    ) -> Rc<Self> {
         Rc::new(Self {
             id,
-            name: name.to_owned(),
+            name: process.name.clone(),
             signals: RefCell::default(),
             waker: RefCell::default(),
             life: Cell::new(Life::Stopped),
@@ -88,9 +103,10 @@ impl Slot {
             claims: RefCell::default(),
             admin: RefCell::default(),
             failure: RefCell::default(),
-            config,
+            config: process.config.clone(),
             journal,
             seed,
+            look_every,
         })
     }
 
@@ -268,6 +284,6 @@ async fn look<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
             tunnels: reports.iter().map(|report| report.tunnels.len()).sum(),
             stats: admin.stats(&reports),
         });
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(slot.look_every).await;
     }
 }
