@@ -135,7 +135,13 @@ impl Event {
             What::Log { message, .. } => message.split('=').next().unwrap_or_default().to_owned(),
             What::TunnelOpened { .. } => "opened".to_owned(),
             What::TunnelClosed { .. } => "closed".to_owned(),
-            other => other.to_string(),
+            What::Fault { .. }
+            | What::Life { .. }
+            | What::Dial { .. }
+            | What::Request { .. }
+            | What::Delivered { .. }
+            | What::Breach { .. }
+            | What::End => self.what.to_string(),
         };
         format!("{} {what}", self.host)
     }

@@ -328,3 +328,35 @@ fn the_list_has_every_story_in_a_line() {
         "{told}"
     );
 }
+
+/// What a reader copies from the guide works.
+#[test]
+fn the_tutorial_s_scenario_plays_as_the_guide_says() {
+    let guide = fs::read_to_string(root().join("docs/simulation.md")).unwrap();
+    let yaml = guide
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.yaml");
+    fs::write(&path, yaml).unwrap();
+    let output = eddy_sim(&["run", path.to_str().unwrap(), "--update-snapshots"]);
+    assert!(output.status.success(), "{}", stdout(&output));
+    let told = stdout(&output);
+    for verdict in told.lines().filter_map(|line| line.strip_prefix("  ok   ")) {
+        let sentence = verdict.split("   ").next().unwrap();
+        assert!(
+            guide.contains(&format!("  ok   {sentence} ")),
+            "the guide does not show: {sentence}"
+        );
+    }
+    let changed = yaml.replace(
+        "tunnels: {hub: 1}",
+        "tunnels: {hub: 1}, config: {dial: {refused_max: 5s}}",
+    );
+    fs::write(&path, changed).unwrap();
+    assert!(stdout(&eddy_sim(&["run", path.to_str().unwrap()])).contains("FAIL within 2s of start"));
+}

@@ -179,7 +179,7 @@ impl SimStream {
         room.unwrap_or(window)
     }
 
-    fn wrote(&mut self, bytes: usize) {
+    fn wrote(&self, bytes: usize) {
         let (side, at) = (self.side, now());
         let written = self.with(|connection| {
             let flow = connection.flow(side);

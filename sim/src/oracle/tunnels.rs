@@ -116,7 +116,8 @@ impl Tunnels {
         initiator: ProcessId,
         responder: ProcessId,
     ) -> impl Iterator<Item = &Tunnel> {
-        self.of(initiator).filter(move |tunnel| tunnel.responder == responder)
+        self.of(initiator)
+            .filter(move |tunnel| tunnel.responder == responder)
     }
 
     /// When the responder's end of such a tunnel was last closed.

@@ -52,9 +52,7 @@ impl<'s> World<'s> {
         let slots: Vec<_> = (0..)
             .map(ProcessId)
             .zip(&scenario.processes)
-            .map(|(id, process)| {
-                Slot::new(id, process, journal.clone(), rng.next_u64(), look)
-            })
+            .map(|(id, process)| Slot::new(id, process, journal.clone(), rng.next_u64(), look))
             .collect();
         let services = services(scenario, &ledger, &journal);
         add_machines(&mut sim, scenario, &fabric, &slots);
@@ -95,7 +93,7 @@ impl<'s> World<'s> {
                     .process(Duration::ZERO, slot.id, Some(Impediment::Down));
             }
         }
-        let mut world = Self {
+        let world = Self {
             scenario,
             sim,
             fabric,
@@ -119,7 +117,7 @@ impl<'s> World<'s> {
     }
 
     /// Gives every link its conditions; connections fall silent only if that is still wanted.
-    pub(super) fn set_links(&mut self, silences: bool) {
+    pub(super) fn set_links(&self, silences: bool) {
         let machines: Vec<_> = self.addresses.keys().cloned().collect();
         for (at, here) in machines.iter().enumerate() {
             for there in &machines[at + 1..] {

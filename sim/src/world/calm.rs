@@ -81,7 +81,7 @@ impl World<'_> {
         let told = self.slots.iter().take(20).map(|slot| {
             let truth = self.oracle.tunnels.whole_of(slot.id);
             let claims = slot.claims.borrow().as_ref().map(|claims| claims.tunnels);
-            let claims = claims.map_or("nothing".to_owned(), |claims| claims.to_string());
+            let claims = claims.map_or_else(|| "nothing".to_owned(), |claims| claims.to_string());
             format!("{} has {truth} tunnels and says {claims}", slot.name)
         });
         let open = self.ledger.open();

@@ -76,7 +76,9 @@ impl Variation {
         Conditions {
             latency: *low..=*high + self.slower,
             // A loss for every byte would be no network at all.
-            cut: conditions.cut.or(self.cut.filter(|_| conditions.loss == 0.0)),
+            cut: conditions
+                .cut
+                .or_else(|| self.cut.filter(|_| conditions.loss == 0.0)),
             glue: conditions.glue || self.glue,
             stall: conditions.stall.or(self.stall),
             ..conditions.clone()
