@@ -4,14 +4,27 @@
 //! lookup. Nodes and clusters are many to many: a node may announce itself under several clusters, each of
 //! its tunnels then belongs to the cluster that it announced.
 //!
+//! Turns: equal tunnels of a node take turns, and so do the nodes of a cluster. Whoever had its turn, or is new,
+//! goes behind all others. So nobody starves while others come and go: it waits for at most as many turns of
+//! others as there were others when it had its last one, or came.
+//!
 //! Invariants: a node or cluster has an entry if and only if it has a live tunnel that is not draining; a
 //! tunnel leaves only by its own id, so a late close never takes a newer tunnel with it.
+//!
+//! A tunnel that owes an answer for [`SUSPECT_AFTER`] and has given none since is *suspect*: others are chosen before it
+//! until it answers something. Whether it is dead is for its keepalive to say, which takes longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::identity::{ClusterId, Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::router::{Names, Refusal, RouteKey};
+use crate::time::Instant;
+
+/// How long a tunnel may owe an answer before others are preferred: above what most services take, far below the
+/// seconds after which a keepalive gives a tunnel up. A slow service costs its tunnel only its turn.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// One tunnel as the cache sees it.
 #[derive(Clone, Debug)]
@@ -20,20 +33,31 @@ struct Candidate {
     cluster: ClusterId,
     own: bool,
     streams: u32,
+    /// When it had its last turn, or came.
+    turn: u64,
+    /// Requests of this worker that have no answer yet.
+    unanswered: u32,
+    /// The last sign of life while some are, or when the first of them was sent.
+    owes_since: Instant,
+}
+
+impl Candidate {
+    fn is_suspect(&self, now: Instant) -> bool {
+        self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Node {
     tunnels: Vec<Candidate>,
-    /// Where the search for the next tunnel begins, so that equal ones take turns.
-    turn: usize,
+    /// How many turns there were, so that each has a number of its own.
+    turns: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Cluster {
-    /// Sorted; each has at least one tunnel that announced this cluster.
-    nodes: Vec<NodeId>,
-    turn: usize,
+    /// The next in turn first; each has at least one tunnel that announced this cluster.
+    nodes: VecDeque<NodeId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,6 +80,7 @@ pub struct Cache {
     max_streams: u32,
     tenancy: Tenancy,
     tunnels: BTreeMap<TunnelId, Arc<Identity>>,
+    now: Instant,
 }
 
 impl Cache {
@@ -74,7 +99,13 @@ impl Cache {
             max_streams,
             tenancy,
             tunnels: BTreeMap::new(),
+            now: Instant::ZERO,
         }
+    }
+
+    /// Says what time it is; picks and answers that follow happen then.
+    pub fn see(&mut self, now: Instant) {
+        self.now = self.now.max(now);
     }
 
     /// Adds a tunnel that may be chosen from now on. Adding it again has no effect.
@@ -83,17 +114,17 @@ impl Cache {
             return;
         }
         self.tunnels.insert(tunnel, Arc::clone(identity));
-        let candidate = Candidate {
-            tunnel,
-            cluster: identity.cluster.clone(),
-            own: owner == self.worker,
-            streams: 0,
-        };
+        let (now, own) = (self.now, owner == self.worker);
         let index = match &mut self.tenancy {
             Tenancy::Shared(index) => index,
             Tenancy::Isolated(tenants) => tenants.entry(identity.tenant.clone()).or_default(),
         };
-        index.insert(candidate, identity);
+        index.insert(now, tunnel, identity, own);
+    }
+
+    /// Whose tunnel it is, while it may be chosen.
+    pub fn identity(&self, tunnel: TunnelId) -> Option<&Arc<Identity>> {
+        self.tunnels.get(&tunnel)
     }
 
     /// Takes a tunnel out: it is closed, or it drains. Returns whether it was there.
@@ -116,28 +147,50 @@ impl Cache {
     }
 
     /// Picks the tunnel for one request and counts the request on it: this worker's own first, then the
-    /// fewest requests in flight, equal ones in turn. A cluster's nodes take turns.
+    /// fewest requests in flight, equal ones in turn. A cluster's nodes take turns. Suspect tunnels come last.
     ///
     /// # Errors
     ///
     /// [`Refusal::NoTunnel`], or [`Refusal::Overloaded`] when all there are carry `max_streams` requests.
     pub fn pick(&mut self, key: &RouteKey<'_>) -> Result<TunnelId, Refusal> {
-        let max = self.max_streams;
+        let (max, now) = (self.max_streams, self.now);
         let index = match (&mut self.tenancy, key.tenant) {
             (Tenancy::Shared(index), _) => index,
             (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get_mut(tenant).ok_or(Refusal::NoTunnel)?,
             (Tenancy::Isolated(_), None) => return Err(Refusal::NoTenant),
         };
         match key.names {
-            Names::Node => index.pick_node(key.id, max),
-            Names::Cluster => index.pick_cluster(key.id, max),
-            Names::Either if index.nodes.contains_key(key.id) => index.pick_node(key.id, max),
-            Names::Either => index.pick_cluster(key.id, max),
+            Names::Node => index.pick_node(now, key.id, max),
+            Names::Cluster => index.pick_cluster(now, key.id, max),
+            Names::Either if index.nodes.contains_key(key.id) => index.pick_node(now, key.id, max),
+            Names::Either => index.pick_cluster(now, key.id, max),
         }
     }
 
     /// A request that was counted by [`Cache::pick`] has ended. No effect if the tunnel is gone.
     pub fn release(&mut self, tunnel: TunnelId) {
+        self.with(tunnel, |candidate| {
+            candidate.streams = candidate.streams.saturating_sub(1)
+        });
+    }
+
+    /// An answer has begun: a sign of life.
+    pub fn on_answered(&mut self, tunnel: TunnelId) {
+        let now = self.now;
+        self.with(tunnel, |candidate| {
+            candidate.unanswered = candidate.unanswered.saturating_sub(1);
+            candidate.owes_since = now;
+        });
+    }
+
+    /// A request will have no answer: no sign of anything.
+    pub fn on_given_up(&mut self, tunnel: TunnelId) {
+        self.with(tunnel, |candidate| {
+            candidate.unanswered = candidate.unanswered.saturating_sub(1)
+        });
+    }
+
+    fn with(&mut self, tunnel: TunnelId, change: impl FnOnce(&mut Candidate)) {
         let Some(identity) = self.tunnels.get(&tunnel) else {
             return;
         };
@@ -147,7 +200,7 @@ impl Cache {
         };
         let node = index.and_then(|index| index.nodes.get_mut(&identity.node));
         if let Some(candidate) = node.and_then(|n| n.tunnels.iter_mut().find(|c| c.tunnel == tunnel)) {
-            candidate.streams = candidate.streams.saturating_sub(1);
+            change(candidate);
         }
     }
 
@@ -178,16 +231,23 @@ impl Cache {
 }
 
 impl Index {
-    fn insert(&mut self, candidate: Candidate, identity: &Identity) {
-        self.nodes
-            .entry(identity.node.clone())
-            .or_default()
-            .tunnels
-            .push(candidate);
-        let nodes = &mut self.clusters.entry(identity.cluster.clone()).or_default().nodes;
-        if let Err(at) = nodes.binary_search(&identity.node) {
-            nodes.insert(at, identity.node.clone());
+    fn insert(&mut self, now: Instant, tunnel: TunnelId, identity: &Identity, own: bool) {
+        let cluster = &identity.cluster;
+        let node = self.nodes.entry(identity.node.clone()).or_default();
+        if !node.serves(cluster) {
+            let nodes = &mut self.clusters.entry(cluster.clone()).or_default().nodes;
+            nodes.push_back(identity.node.clone());
         }
+        let turn = node.next_turn();
+        node.tunnels.push(Candidate {
+            tunnel,
+            cluster: cluster.clone(),
+            own,
+            streams: 0,
+            turn,
+            unanswered: 0,
+            owes_since: now,
+        });
     }
 
     fn remove(&mut self, tunnel: TunnelId, identity: &Identity) {
@@ -195,7 +255,7 @@ impl Index {
             return;
         };
         node.tunnels.retain(|c| c.tunnel != tunnel);
-        let serves_cluster = node.tunnels.iter().any(|c| c.cluster == identity.cluster);
+        let serves_cluster = node.serves(&identity.cluster);
         if node.tunnels.is_empty() {
             self.nodes.remove(&identity.node);
         }
@@ -210,19 +270,21 @@ impl Index {
         }
     }
 
-    fn pick_node(&mut self, id: &str, max: u32) -> Result<TunnelId, Refusal> {
+    fn pick_node(&mut self, now: Instant, id: &str, max: u32) -> Result<TunnelId, Refusal> {
         let node = self.nodes.get_mut(id).ok_or(Refusal::NoTunnel)?;
-        node.pick(max, |_| true).ok_or(Refusal::Overloaded)
+        node.pick(now, max, |_| true).ok_or(Refusal::Overloaded)
     }
 
-    fn pick_cluster(&mut self, id: &str, max: u32) -> Result<TunnelId, Refusal> {
+    fn pick_cluster(&mut self, now: Instant, id: &str, max: u32) -> Result<TunnelId, Refusal> {
         let cluster = self.clusters.get_mut(id).ok_or(Refusal::NoTunnel)?;
-        for _ in 0..cluster.nodes.len() {
-            let at = cluster.turn % cluster.nodes.len();
-            cluster.turn = at + 1;
-            let node = self.nodes.get_mut(&cluster.nodes[at]);
-            if let Some(tunnel) = node.and_then(|n| n.pick(max, |c| c.cluster.as_str() == id)) {
-                return Ok(tunnel);
+        for trusting in [false, true] {
+            for _ in 0..cluster.nodes.len() {
+                cluster.nodes.rotate_left(1);
+                let node = cluster.nodes.back().and_then(|node| self.nodes.get_mut(node));
+                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_suspect(now));
+                if let Some(tunnel) = node.and_then(|n| n.pick(now, max, serves)) {
+                    return Ok(tunnel);
+                }
             }
         }
         Err(Refusal::Overloaded)
@@ -230,15 +292,27 @@ impl Index {
 }
 
 impl Node {
-    fn pick(&mut self, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<TunnelId> {
-        let count = self.tunnels.len();
-        let order = (0..count).map(|i| (self.turn + i) % count);
-        let best = order
-            .filter(|&i| eligible(&self.tunnels[i]) && self.tunnels[i].streams < max)
-            .min_by_key(|&i| (!self.tunnels[i].own, self.tunnels[i].streams))?;
-        self.turn = best + 1;
-        let chosen = &mut self.tunnels[best];
+    fn serves(&self, cluster: &ClusterId) -> bool {
+        self.tunnels.iter().any(|c| c.cluster == *cluster)
+    }
+
+    const fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn pick(&mut self, now: Instant, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<TunnelId> {
+        let turn = self.next_turn();
+        let some = self.tunnels.iter_mut();
+        let chosen = some
+            .filter(|c| c.streams < max && eligible(c))
+            .min_by_key(|c| (c.is_suspect(now), !c.own, c.streams, c.turn))?;
+        if chosen.unanswered == 0 {
+            chosen.owes_since = now;
+        }
+        chosen.turn = turn;
         chosen.streams += 1;
+        chosen.unanswered += 1;
         Some(chosen.tunnel)
     }
 }

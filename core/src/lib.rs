@@ -5,12 +5,13 @@
 //! failing history and a simulation can replay one.
 //!
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
-//! The responder: [`registry`], [`cache`], [`router`]. Both: [`stats`].
+//! The responder: [`registry`], [`cache`], [`departures`], [`router`]. Both: [`stats`].
 
 pub mod address;
 pub mod backoff;
 pub mod cache;
 pub mod close;
+pub mod departures;
 pub mod dialer;
 pub mod goaway;
 pub mod handshake;

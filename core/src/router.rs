@@ -217,6 +217,11 @@ impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn header<'r>(values: &'r [Option<&'r str>]) -> impl Fn(usize) -> Option<&'r str> {
@@ -269,5 +274,64 @@ mod tests {
     fn labels_are_distinct() {
         let labels: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), Refusal::ALL.len());
+    }
+
+    /// What a client sees, as one table to read.
+    #[test]
+    fn every_refusal_has_its_status_its_word_and_its_text() {
+        let line = |r: &Refusal| format!("{} {:19} {r}\n", r.status(), r.label());
+        let table: String = Refusal::ALL.iter().map(line).collect();
+        insta::assert_snapshot!(table, @r"
+        404 no_route            no route for this path
+        400 no_host_id          no host id
+        400 no_tenant           no tenant
+        503 no_tunnel           no tunnel to the node or cluster asked for
+        503 overloaded          every tunnel to it is full
+        503 tunnel_lost         the tunnel was lost before the answer
+        503 stream_refused      the initiator refused the request
+        503 stream_reset        the initiator reset the request
+        502 tunnel_protocol     the initiator broke the protocol
+        504 tunnel_timeout      no answer through the tunnel in time
+        503 service_unreachable the service cannot be reached
+        503 service_reset       the service closed the connection before it answered
+        502 service_protocol    the service's answer is not HTTP
+        504 service_timeout     the service did not answer in time
+        400 bad_request         this request cannot be forwarded
+        ");
+    }
+
+    fn value() -> impl Strategy<Value = Option<String>> {
+        option::of(select(vec!["", "n", "a:b", ":", "käse", " ", "a%3Ab"]).prop_map(str::to_owned))
+    }
+
+    proptest! {
+        /// Searched from front to back: the first rule whose header has a value decides, and the value is taken as it
+        /// is, whatever is in it.
+        #[test]
+        fn a_key_is_what_a_search_finds(
+            rules in vec(select(vec![Names::Either, Names::Node, Names::Cluster]), 0..5),
+            values in vec(value(), 5), tenant in value(), isolation: bool,
+        ) {
+            let key = KeyRules::new(rules.clone(), isolation).key(|i| values[i].as_deref(), tenant.as_deref());
+            let present = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+            let found = rules.iter().zip(&values).find_map(|(names, value)| Some((*names, present(value)?)));
+            match (isolation, present(&tenant), found) {
+                (true, None, _) => prop_assert_eq!(key, Err(Refusal::NoTenant)),
+                (_, _, None) => prop_assert_eq!(key, Err(Refusal::NoHostId)),
+                (_, tenant, Some((names, id))) => {
+                    let tenant = tenant.as_deref().filter(|_| isolation);
+                    prop_assert_eq!(key, Ok(RouteKey { tenant, names, id: &id }));
+                }
+            }
+        }
+
+        /// The longest prefix wins in any order of the routes; of two equal ones the first.
+        #[test]
+        fn a_route_is_what_a_search_finds(prefixes in vec("(/|a|b){0,4}", 0..8), path in "(/|a|b|\\?){0,6}") {
+            let routes = Prefixes::new(prefixes.iter().cloned().zip(0..));
+            let fit = prefixes.iter().enumerate().filter(|(_, prefix)| path.starts_with(prefix.as_str()));
+            let longest = fit.max_by_key(|(at, prefix)| (prefix.len(), std::cmp::Reverse(*at)));
+            prop_assert_eq!(routes.find(&path).copied(), longest.map(|(at, _)| at));
+        }
     }
 }

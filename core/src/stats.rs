@@ -59,6 +59,10 @@ pub enum Http {
     Truncated,
     /// Requests whose sender went away before the end of the answer.
     ClientGone,
+    /// Times that a request waited for the return of whom it asked for.
+    Waited,
+    /// Times that a request was sent again, as its tunnel had died.
+    Retried,
 }
 
 /// What is counted of RPING on idle tunnels.
@@ -150,6 +154,8 @@ impl Name {
                     Http::Refused(why) => format!("{hop}.refused.{}", why.label()),
                     Http::Truncated => format!("{hop}.truncated"),
                     Http::ClientGone => format!("{hop}.client_gone"),
+                    Http::Waited => format!("{hop}.waited"),
+                    Http::Retried => format!("{hop}.retried"),
                 }
             }
         }

@@ -1,5 +1,8 @@
 //! The cache told as histories of tunnels coming and going.
 
+mod fairness;
+mod model;
+
 use super::*;
 
 fn identity(tenant: &str, cluster: &str, node: &str) -> Arc<Identity> {
@@ -160,4 +163,56 @@ fn isolated_tenants_never_see_each_other() {
     assert_eq!(cache.streams(t(1)), 0);
     cache.remove(t(1));
     assert_eq!(ask(&mut cache, "red"), Err(Refusal::NoTunnel));
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_origin(Duration::from_millis(ms))
+}
+
+#[test]
+fn a_tunnel_that_owes_an_answer_for_long_comes_last_until_it_gives_one() {
+    let mut cache = Cache::new(OWN, 10, false);
+    let who = identity("t", "c", "n");
+    cache.insert(t(1), &who, OWN);
+    cache.insert(t(2), &who, OTHER);
+    let node = key(Names::Node, "n");
+    cache.see(at(1_000));
+    assert_eq!(cache.pick(&node), Ok(t(1)), "own first");
+    cache.see(at(1_499));
+    assert_eq!(cache.pick(&node), Ok(t(1)));
+    cache.see(at(1_500));
+    assert_eq!(
+        cache.pick(&node),
+        Ok(t(2)),
+        "the first answer is owed for half a second"
+    );
+    cache.on_answered(t(1));
+    assert_eq!(cache.pick(&node), Ok(t(1)), "one answer is a sign of life");
+    cache.see(at(2_000));
+    assert_eq!(cache.pick(&node), Ok(t(1)), "both are suspect, so own first");
+    for _ in 0..3 {
+        cache.on_given_up(t(1));
+    }
+    cache.on_given_up(t(2));
+    cache.see(at(9_000));
+    assert_eq!(cache.pick(&node), Ok(t(1)), "who owes nothing is not suspect");
+}
+
+#[test]
+fn a_cluster_s_suspect_node_loses_its_turn_but_is_better_than_none() {
+    let mut cache = Cache::new(OWN, 3, false);
+    cache.insert(t(1), &identity("t", "c", "n1"), OWN);
+    cache.insert(t(2), &identity("t", "c", "n2"), OWN);
+    let cluster = key(Names::Cluster, "c");
+    assert_eq!(cache.pick(&cluster), Ok(t(1)));
+    assert_eq!(cache.pick(&cluster), Ok(t(2)));
+    cache.on_answered(t(2));
+    cache.see(at(500));
+    for _ in 0..2 {
+        assert_eq!(cache.pick(&cluster), Ok(t(2)));
+    }
+    assert_eq!(cache.pick(&cluster), Ok(t(1)), "the other one is full");
+    cache.on_answered(t(1));
+    cache.release(t(1));
+    assert_eq!(cache.pick(&cluster), Ok(t(1)));
 }

@@ -22,7 +22,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::backoff::{Backoff, Pace};
+use crate::backoff::{Backoff, FLOOR, Pace};
 use crate::close::CloseReason;
 use crate::identity::ClusterName;
 use crate::rng::Rng;
@@ -356,10 +356,16 @@ impl Dialer {
 
     /// The failures before a tunnel, which count no longer if it lasted.
     fn settled(&self, since: Instant, mut backoff: Backoff) -> Backoff {
-        if self.seen - since >= self.policy.stable_after {
+        if self.lasted(since) {
             backoff.reset();
         }
         backoff
+    }
+
+    /// Whether a tunnel proves its host good. Where the policy asks for nothing, it must at least outlive the
+    /// shortest wait: its replacement is dialed without one.
+    fn lasted(&self, since: Instant) -> bool {
+        self.seen - since >= self.policy.stable_after.max(FLOOR)
     }
 
     fn count_failure(&mut self, host: &HostKey, why: &DialFailure) {
@@ -382,7 +388,7 @@ impl Dialer {
     /// Makes the place of a tunnel that drains. Only the second of two that did not last waits.
     fn replace(&mut self, host: HostKey, since: Instant, backoff: Backoff) {
         let mut backoff = self.settled(since, backoff);
-        if self.seen - since >= self.policy.stable_after {
+        if self.lasted(since) {
             return self.wait(host, backoff);
         }
         let first = backoff.attempts() == 0;

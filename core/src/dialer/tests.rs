@@ -2,6 +2,7 @@
 //!
 //! An action reads `dial a h1`: for tunnel `a`, the first that was dialed, to host 1. Every dial is a new letter.
 
+mod calm;
 mod histories;
 mod pace;
 mod targets;

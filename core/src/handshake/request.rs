@@ -141,8 +141,8 @@ impl Demands {
     ///
     /// [`Refusal`] says what to answer.
     pub fn parse(&self, bytes: &[u8]) -> Result<Option<Parsed<Verdict>>, Refusal> {
-        check_method(bytes)?;
         let window = head::window(bytes);
+        check_method(window)?;
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let end = match request.parse(window) {

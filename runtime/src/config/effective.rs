@@ -171,9 +171,12 @@ impl Page {
                     page.item(|page| {
                         page.entry("prefix", scalar(&route.prefix));
                         page.entry("timeout", Text(route.timeout));
+                        page.entry("retry", route.retry);
                     });
                 }
             });
+            page.entry("reconnect_grace", Text(egress.reconnect_grace));
+            page.entry("max_waiting", egress.max_waiting);
         });
     }
 

@@ -84,6 +84,10 @@ pub struct EgressConfig {
     pub tenant: Option<String>,
     /// Which requests are let through.
     pub routes: Vec<EgressRoute>,
+    /// How long a request waits for the return of somebody who was here moments ago; zero: not at all.
+    pub reconnect_grace: Duration,
+    /// How many requests may wait so on one worker.
+    pub max_waiting: u32,
 }
 
 /// A header that names a node or a cluster.
@@ -102,6 +106,8 @@ pub struct EgressRoute {
     pub prefix: String,
     /// How long the head of the response may take; zero for as long as it takes.
     pub timeout: Duration,
+    /// Whether a request may be sent again when its tunnel dies before the answer, if its method allows that.
+    pub retry: bool,
 }
 
 impl ResponderConfig {
@@ -164,7 +170,14 @@ impl ListenConfig {
 
 impl EgressConfig {
     fn read(item: &Item<'_>, listens: &mut Listens, tenant_isolation: bool) -> Result<Self, Fault> {
-        let egress = item.section(&["listen", "host_id", "tenant", "routes"])?;
+        let egress = item.section(&[
+            "listen",
+            "host_id",
+            "tenant",
+            "routes",
+            "reconnect_grace",
+            "max_waiting",
+        ])?;
         let listen = listens.read(&egress.required("listen")?)?;
         let mut host_id = Vec::new();
         let mut names = Unique::new();
@@ -183,6 +196,8 @@ impl EgressConfig {
             host_id,
             tenant: tenant(&egress, tenant_isolation)?,
             routes,
+            reconnect_grace: egress.duration("reconnect_grace", secs(1), or_none(secs(60)))?,
+            max_waiting: egress.number("max_waiting", 1024, 0..=u32::MAX)?,
         })
     }
 }
@@ -229,13 +244,14 @@ fn wrong(item: &Item<'_>, wanted: &'static str, found: &str) -> Fault {
 
 impl EgressRoute {
     fn read(item: &Item<'_>, prefixes: &mut Unique<String>) -> Result<Self, Fault> {
-        let route = item.section(&["prefix", "timeout"])?;
+        let route = item.section(&["prefix", "timeout", "retry"])?;
         let prefix = route.required("prefix")?;
         let text = prefix.text(value::path)?;
         prefixes.admit(text.clone(), &prefix, format!("{text:?}"))?;
         Ok(Self {
             prefix: text,
             timeout: route.duration("timeout", secs(30), or_none(LONGEST))?,
+            retry: route.flag("retry", true)?,
         })
     }
 }

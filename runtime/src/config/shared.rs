@@ -102,8 +102,8 @@ impl Http2Config {
     pub(super) fn read(parent: &Section<'_>) -> Result<Self, Fault> {
         let http2 = parent.section("http2", &["ping_interval", "ping_timeout", "max_streams"])?;
         Ok(Self {
-            ping_interval: http2.duration("ping_interval", secs(2), positive(secs(300)))?,
-            ping_timeout: http2.duration("ping_timeout", secs(2), positive(secs(300)))?,
+            ping_interval: http2.duration("ping_interval", secs(1), positive(secs(300)))?,
+            ping_timeout: http2.duration("ping_timeout", secs(1), positive(secs(300)))?,
             max_streams: http2.number("max_streams", 1024, 1..=u32::MAX)?,
         })
     }

@@ -13,6 +13,8 @@ pub(crate) struct Counters {
     pub(crate) in_flight: Cell<u64>,
     pub(crate) truncated: Cell<u64>,
     pub(crate) client_gone: Cell<u64>,
+    pub(crate) waited: Cell<u64>,
+    pub(crate) retried: Cell<u64>,
     responses: [Cell<u64>; 6],
     refused: [Cell<u64>; Refusal::ALL.len()],
 }
@@ -29,6 +31,8 @@ impl Counters {
             in_flight: Cell::default(),
             truncated: Cell::default(),
             client_gone: Cell::default(),
+            waited: Cell::default(),
+            retried: Cell::default(),
             responses: Default::default(),
             refused: Default::default(),
         }
@@ -50,6 +54,10 @@ impl Counters {
         put(Http::InFlight, &self.in_flight);
         put(Http::Truncated, &self.truncated);
         put(Http::ClientGone, &self.client_gone);
+        if self.hop == Hop::Egress {
+            put(Http::Waited, &self.waited);
+            put(Http::Retried, &self.retried);
+        }
         for (class, cell) in (0..).zip(&self.responses).skip(1) {
             put(Http::Responses(class), cell);
         }

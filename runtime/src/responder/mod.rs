@@ -8,6 +8,7 @@ mod accept;
 mod egress;
 mod proxy;
 mod tunnel;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use eddy_core::cache::Cache;
 use eddy_core::close::CloseReason;
+use eddy_core::departures::Departures;
 use eddy_core::handshake::Mode;
 use eddy_core::handshake::request::Demands;
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
@@ -26,19 +28,21 @@ use eddy_core::registry::{Action, Fact, Registry};
 use eddy_core::rng::Rng;
 use eddy_core::router::{KeyRules, Prefixes};
 use eddy_core::stats::{Hop, Name, Ping, Sheet};
-use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
+use crate::http::body::Question;
 use crate::http::counters::Counters;
 use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
 
+use self::waiting::WaitingRoom;
+
 /// Sends requests into a tunnel that carries HTTP/2, from any worker.
-type Sender = hyper::client::conn::http2::SendRequest<Incoming>;
+type Sender = hyper::client::conn::http2::SendRequest<Question>;
 /// Asks the owner of an idle tunnel for its sender: the first request is what upgrades it.
 type Claim = oneshot::Sender<Sender>;
 type Claims = mpsc::UnboundedSender<Claim>;
@@ -207,6 +211,8 @@ struct Worker<N: Network> {
     rng: RefCell<Rng>,
     registry: RefCell<Registry>,
     cache: RefCell<Cache>,
+    departures: RefCell<Departures>,
+    waiting: WaitingRoom,
     links: RefCell<BTreeMap<TunnelId, Link>>,
     peers: RefCell<BTreeMap<TunnelId, SocketAddr>>,
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
@@ -320,6 +326,8 @@ impl<N: Network> Worker<N> {
             rng: RefCell::new(rng),
             registry: RefCell::new(Registry::new(id, config.workers)),
             cache: RefCell::new(Cache::new(id, config.tunnels.http2.max_streams, isolation)),
+            departures: RefCell::new(Departures::new(isolation)),
+            waiting: WaitingRoom::default(),
             links: RefCell::default(),
             peers: RefCell::default(),
             others,
@@ -379,13 +387,23 @@ impl<N: Network> Worker<N> {
                 if let Some(claims) = claims {
                     self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
                     self.cache.borrow_mut().insert(*tunnel, identity, *owner);
+                    self.waiting.on_arrived(identity);
                 }
             }
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
-                self.cache.borrow_mut().remove(*tunnel);
-                self.links.borrow_mut().remove(tunnel);
+                self.forget(*tunnel);
             }
         }
+    }
+
+    /// Stops choosing a tunnel.
+    fn forget(&self, tunnel: TunnelId) {
+        let mut cache = self.cache.borrow_mut();
+        if let Some(identity) = cache.identity(tunnel) {
+            self.departures.borrow_mut().on_gone(self.clock.now(), identity);
+        }
+        cache.remove(tunnel);
+        self.links.borrow_mut().remove(&tunnel);
     }
 
     fn note_serving(&self, tunnel: TunnelId, sender: Sender) {

@@ -4,16 +4,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use eddy_core::identity::TunnelId;
-use eddy_core::router::Refusal;
-use hyper::body::Incoming;
+use eddy_core::router::{Refusal, RouteKey};
+use eddy_core::time::{Deadline, Instant};
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
 use super::{Link, Sender, Worker};
-use crate::http::body::{Answer, Follow};
-use crate::http::counters::{Counters, Running};
+use crate::http::body::{Answer, Follow, Question};
+use crate::http::counters::{Counters, Running, increase};
 use crate::http::hygiene;
 use crate::net::Network;
 
@@ -21,11 +22,26 @@ use crate::net::Network;
 struct Lease<N: Network> {
     worker: Rc<Worker<N>>,
     tunnel: TunnelId,
+    /// An answer is owed.
+    owed: bool,
+}
+
+impl<N: Network> Lease<N> {
+    fn answered(&mut self) {
+        self.owed = false;
+        let mut cache = self.worker.cache.borrow_mut();
+        cache.see(self.worker.clock.now());
+        cache.on_answered(self.tunnel);
+    }
 }
 
 impl<N: Network> Drop for Lease<N> {
     fn drop(&mut self) {
-        self.worker.cache.borrow_mut().release(self.tunnel);
+        let mut cache = self.worker.cache.borrow_mut();
+        if self.owed {
+            cache.on_given_up(self.tunnel);
+        }
+        cache.release(self.tunnel);
     }
 }
 
@@ -61,7 +77,7 @@ pub(super) async fn proxy<N: Network>(
 ) -> Response<Answer<Following<N>>> {
     let mut running = Running::new(Numbers(Rc::clone(&worker)));
     let forwarded = match prepare(&worker, &mut request) {
-        Ok(timeout) => forward(&worker, request, timeout).await,
+        Ok(demand) => forward(&worker, request, demand).await,
         Err(why) => Err(why.into()),
     };
     match forwarded {
@@ -93,6 +109,19 @@ enum Failed {
     ClientGone,
 }
 
+impl Failed {
+    /// Whether it was the tunnel that failed, so that another one may do better.
+    const fn is_the_tunnel_s(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                Refusal::TunnelLost | Refusal::StreamRefused | Refusal::TunnelProtocol,
+                _
+            )
+        )
+    }
+}
+
 impl From<Refusal> for Failed {
     fn from(why: Refusal) -> Self {
         Self::Refused(why, why.to_string())
@@ -108,11 +137,17 @@ fn refusal<F>(why: Refusal, text: String) -> Response<Answer<F>> {
     response
 }
 
-/// Makes the request fit for a tunnel; says how long the route gives it.
-fn prepare<N: Network>(
-    worker: &Worker<N>,
-    request: &mut Request<Incoming>,
-) -> Result<Option<Duration>, Refusal> {
+/// What the route says of a request.
+#[derive(Clone, Copy)]
+struct Demand {
+    /// How long it may take.
+    timeout: Option<Duration>,
+    /// Whether it may be sent again when its tunnel dies.
+    retry: bool,
+}
+
+/// Makes the request fit for a tunnel; says what the route gives it.
+fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> Result<Demand, Refusal> {
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
@@ -140,17 +175,20 @@ fn prepare<N: Network>(
         .get_or_insert_with(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refusal::BadRequest)?;
     *request.version_mut() = Version::HTTP_2;
-    Ok(Some(route.timeout).filter(|t| !t.is_zero()))
+    Ok(Demand {
+        timeout: Some(route.timeout).filter(|t| !t.is_zero()),
+        retry: route.retry,
+    })
 }
 
 async fn forward<N: Network>(
     worker: &Rc<Worker<N>>,
     request: Request<Incoming>,
-    timeout: Option<Duration>,
+    demand: Demand,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let began = worker.clock.now();
-    let attempt = send(worker, request);
-    let sent = match timeout {
+    let attempt = send(worker, request.map(Question::Stream), demand.retry);
+    let sent = match demand.timeout {
         None => attempt.await,
         Some(timeout) => {
             let timed_out = |_| Err(Refusal::TunnelTimeout.into());
@@ -166,31 +204,121 @@ async fn forward<N: Network>(
     Ok((response, lease))
 }
 
-/// Sends the request into a tunnel, and into another one as long as nothing of it has left.
+/// How often a request is sent again when its tunnels die under it.
+const RETRIES_MAX: u32 = 3;
+
+/// Sends the request into a tunnel, and into another one as long as nothing of it has left, or nothing of it can do
+/// harm twice.
 async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
-    mut request: Request<Incoming>,
+    mut request: Request<Question>,
+    retry: bool,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
-    // Ends: each turn sends the request or takes a tunnel out of the directory.
+    let mut patience = Patience::default();
+    // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
+    let mut lost = None;
+    let mut retries = if retry && is_replayable(&request) {
+        RETRIES_MAX
+    } else {
+        0
+    };
+    // Ends: each turn sends the request, takes a tunnel out of the directory, or uses up patience.
     loop {
-        let tunnel = pick(worker, request.headers())?;
-        let lease = Lease {
+        let tunnel = match pick(worker, request.headers()) {
+            Ok(tunnel) => tunnel,
+            Err(refused) => {
+                if patience.wait(worker, request.headers()).await {
+                    continue;
+                }
+                return Err(lost.unwrap_or(refused));
+            }
+        };
+        let mut lease = Lease {
             worker: Rc::clone(worker),
             tunnel,
+            owed: true,
         };
         let Some(mut sender) = sender(worker, tunnel).await else {
-            forget(worker, tunnel);
+            worker.forget(tunnel);
             continue;
         };
+        let again = (retries > 0).then(|| copy_of(&request));
         match sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, lease)),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Err(blame(&failed.into_error())),
+            Ok(response) => {
+                lease.answered();
+                return Ok((response, lease));
+            }
+            Err(mut failed) => match (failed.take_message(), again) {
+                (Some(unsent), _) => request = unsent,
+                (None, again) => {
+                    let why = blame(&failed.into_error());
+                    match again.filter(|_| why.is_the_tunnel_s()) {
+                        Some(again) => request = again,
+                        None => return Err(why),
+                    }
+                    lost = Some(why);
+                    retries -= 1;
+                    increase(&worker.http.retried);
+                }
             },
         }
-        // Nothing was sent because the tunnel is at its end; its owner is about to say so.
-        forget(worker, tunnel);
+        // The tunnel is at its end; its owner is about to say so.
+        worker.forget(tunnel);
+    }
+}
+
+/// Whether a request can be sent twice: its method allows it (RFC 9110, section 9.2.2), and there is no body to keep.
+fn is_replayable(request: &Request<Question>) -> bool {
+    request.method().is_idempotent() && request.body().is_end_stream()
+}
+
+/// The same request, which has no body.
+fn copy_of(request: &Request<Question>) -> Request<Question> {
+    let mut copy = Request::new(Question::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// What is left of the time that a request waits for whom it asks for.
+#[derive(Default)]
+struct Patience {
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits for the return of somebody who was here moments ago; says whether it is worth looking again.
+    async fn wait<N: Network>(&mut self, worker: &Worker<N>, headers: &HeaderMap) -> bool {
+        let (now, egress) = (worker.clock.now(), &worker.config.egress);
+        let Ok(key) = key(worker, headers) else {
+            return false;
+        };
+        if worker.drain.is_set() || !worker.departures.borrow().expects(now, &key) {
+            return false;
+        }
+        let begins = self.until.is_none();
+        let until = *self.until.get_or_insert(now + egress.reconnect_grace);
+        if now >= until {
+            return false;
+        }
+        let Some(seat) = worker.waiting.enter(key.id, egress.max_waiting) else {
+            return false;
+        };
+        if begins {
+            increase(&worker.http.waited);
+        }
+        let at = Deadline {
+            at: until,
+            reason: "reconnect grace",
+        };
+        tokio::select! {
+            biased;
+            () = seat.arrival() => true,
+            () = worker.drain.wait() => false,
+            () = worker.clock.until(Some(at)) => false,
+        }
     }
 }
 
@@ -207,13 +335,18 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
         .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
-fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Failed> {
+/// Whom a request asks for.
+fn key<'h, N: Network>(worker: &Worker<N>, headers: &'h HeaderMap) -> Result<RouteKey<'h>, Refusal> {
     let tenant = worker.tenant_header.as_ref().and_then(|name| text(headers, name));
-    let key = worker
-        .key_rules
-        .key(|rule| text(headers, &worker.key_headers[rule]), tenant);
-    let key = key?;
-    let picked = worker.cache.borrow_mut().pick(&key);
+    let header = |rule: usize| text(headers, &worker.key_headers[rule]);
+    worker.key_rules.key(header, tenant)
+}
+
+fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Failed> {
+    let key = key(worker, headers)?;
+    let mut cache = worker.cache.borrow_mut();
+    cache.see(worker.clock.now());
+    let picked = cache.pick(&key);
     picked.map_err(|why| {
         let text = if why == Refusal::NoTunnel {
             format!("no tunnel to {}", key.id)
@@ -235,12 +368,6 @@ async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId) -> Option<Send
         }
     };
     claimed.await.ok()
-}
-
-/// Stops choosing a tunnel that takes nothing more.
-fn forget<N: Network>(worker: &Worker<N>, tunnel: TunnelId) {
-    worker.cache.borrow_mut().remove(tunnel);
-    worker.links.borrow_mut().remove(&tunnel);
 }
 
 /// Who is at fault for a request that was sent and not answered.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How far the cutting of a connection's bytes into small pieces goes, so that megabytes are not sent one by one:
 /// behind it pieces are as large as an Ethernet frame carries.
-pub(super) const CUT_UNTIL: u64 = 4096;
+pub(super) const CUT_UNTIL: u64 = 1024;
 /// The payload of a full Ethernet frame.
 pub(super) const SEGMENT: usize = 1460;
 /// What Linux waits before it sends a lost segment again, at least (RFC 6298 with Linux' minimum).
@@ -22,7 +22,7 @@ pub struct Conditions {
     pub bandwidth: Option<u64>,
     /// Bytes that may be under way or unread, which is when the writer has to wait.
     pub window: usize,
-    /// Reads and writes move at most so many bytes at a time, for the first 4 KiB of a connection.
+    /// Reads and writes move at most so many bytes at a time, for the first KiB of a connection.
     pub cut: Option<usize>,
     /// Segments that come close together are read as one.
     pub glue: bool,

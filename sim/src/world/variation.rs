@@ -75,12 +75,14 @@ impl Variation {
         let (low, high) = (conditions.latency.start(), conditions.latency.end());
         Conditions {
             latency: *low..=*high + self.slower,
-            // A loss for every byte would be no network at all.
+            // A loss or a stall for every byte would be no network at all.
             cut: conditions
                 .cut
                 .or_else(|| self.cut.filter(|_| conditions.loss == 0.0)),
             glue: conditions.glue || self.glue,
-            stall: conditions.stall.or(self.stall),
+            stall: conditions
+                .stall
+                .or_else(|| self.stall.filter(|_| conditions.cut.is_none())),
             ..conditions.clone()
         }
     }

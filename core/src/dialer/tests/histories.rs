@@ -1,20 +1,20 @@
 //! The dialer in random histories, beside a naive model of its driver.
 //!
 //! Steps are total: an event picks a dial or tunnel that the driver has (or had), and does nothing where there is
-//! none, so that any part of a history is a history.
+//! none, so that any part of a history is a history. What must hold whenever the driver sleeps is `World::settle`.
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::Index;
 
 use super::*;
+use crate::backoff::{BackoffPolicy, FLOOR};
 
 const CLUSTERS: [&str; 2] = ["c", "d"];
-const MAX_DIALS: u32 = 3;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Targets(usize, Vec<(u8, u32)>),
     Established(Index),
     Failed(Index, DialFailure),
@@ -26,11 +26,33 @@ enum Step {
     Sleep(u64),
     Back(u64),
     Timeout,
+    /// One action is performed; the others wait.
+    PollOne,
     Poll,
     Drain,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// Every policy that a configuration can have, in small.
+pub(super) fn policies() -> impl Strategy<Value = DialerPolicy> {
+    let ms = Duration::from_millis;
+    let backoff =
+        (1..200u64, 0..1_000u64, 0..12_000u64).prop_map(move |(first, refused, silent)| BackoffPolicy {
+            first: ms(first),
+            refused_max: ms(first + refused),
+            silent_max: ms(first + silent),
+        });
+    (backoff, 1..5u32, 1..6_000u64, 0..6_000u64, 0..12_000u64).prop_map(
+        move |(backoff, max_dials, dial, stable, drain)| DialerPolicy {
+            backoff,
+            max_dials,
+            dial_timeout: ms(dial),
+            stable_after: ms(stable),
+            drain_timeout: ms(drain),
+        },
+    )
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let targets = prop::collection::vec((0..4u8, 0..4u32), 0..4);
     let failure = prop_oneof![
         Just(DialFailure::Refused),
@@ -55,40 +77,43 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<Index>().prop_map(Step::Stale),
         4 => (0..200u64).prop_map(Step::Sleep),
         2 => (0..20_000u64).prop_map(Step::Sleep),
+        1 => (0..10_000_000_000u64).prop_map(Step::Sleep),
         1 => (0..20_000u64).prop_map(Step::Back),
         4 => Just(Step::Timeout),
+        4 => Just(Step::PollOne),
         8 => Just(Step::Poll),
         1 => Just(Step::Drain),
     ]
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Task {
+pub(super) enum Task {
     Dialing,
     Up,
     Draining,
 }
 
 /// What the driver has, and what it was told to want.
-struct World {
-    dialer: Dialer,
-    now: Instant,
+pub(super) struct World {
+    pub(super) dialer: Dialer,
+    pub(super) policy: DialerPolicy,
+    pub(super) now: Instant,
     /// Also the handles of the past, without a task.
     tasks: BTreeMap<Slot, (HostKey, Option<Task>)>,
-    wanted: BTreeMap<HostKey, u32>,
+    /// Before when the next dial of a place would be too early for its host.
+    earliest: BTreeMap<Slot, Instant>,
+    pub(super) wanted: BTreeMap<HostKey, u32>,
     draining: bool,
 }
 
 impl World {
-    fn new() -> Self {
-        let policy = DialerPolicy {
-            max_dials: MAX_DIALS,
-            ..policy()
-        };
+    pub(super) fn new(policy: DialerPolicy, seed: u64) -> Self {
         Self {
-            dialer: Dialer::new(policy, Rng::from_seed(1)),
+            dialer: Dialer::new(policy, Rng::from_seed(seed)),
+            policy,
             now: Instant::ZERO,
             tasks: BTreeMap::new(),
+            earliest: BTreeMap::new(),
             wanted: BTreeMap::new(),
             draining: false,
         }
@@ -104,7 +129,7 @@ impl World {
         (!fit.is_empty()).then(|| *at.get(&fit).0)
     }
 
-    fn pick_all(&self, task: Task) -> Vec<Slot> {
+    pub(super) fn pick_all(&self, task: Task) -> Vec<Slot> {
         self.tasks
             .iter()
             .filter(|(_, (_, of))| *of == Some(task))
@@ -112,11 +137,21 @@ impl World {
             .collect()
     }
 
-    fn set(&mut self, slot: Slot, task: Option<Task>) {
+    pub(super) fn set(&mut self, slot: Slot, task: Option<Task>) {
         self.tasks.get_mut(&slot).unwrap().1 = task;
     }
 
-    fn count(&self, key: &HostKey, phases: &[Task]) -> u32 {
+    /// A dial or tunnel ended by itself: the next one of its place keeps a distance. The dialer may have given it
+    /// up before.
+    fn ended(&mut self, slot: Slot) {
+        self.set(slot, None);
+        if !self.dialer.slots.contains_key(&slot) {
+            return;
+        }
+        self.earliest.insert(slot.next_generation(), self.now + FLOOR);
+    }
+
+    pub(super) fn count(&self, key: &HostKey, phases: &[Task]) -> u32 {
         let some = self
             .tasks
             .values()
@@ -124,7 +159,7 @@ impl World {
         u32::try_from(some.count()).unwrap()
     }
 
-    fn apply(&mut self, step: Step) {
+    pub(super) fn apply(&mut self, step: Step) {
         let (now, running) = (self.now, [Some(Task::Up), Some(Task::Draining)]);
         match step {
             Step::Targets(n, targets) => {
@@ -153,7 +188,7 @@ impl World {
             }
             Step::Failed(at, why) => {
                 if let Some(slot) = self.pick(at, &[Some(Task::Dialing)]) {
-                    self.set(slot, None);
+                    self.ended(slot);
                     self.dialer.on_failed(now, slot, &why);
                 }
             }
@@ -165,7 +200,7 @@ impl World {
             }
             Step::Closed(at, why) => {
                 if let Some(slot) = self.pick(at, &running) {
-                    self.set(slot, None);
+                    self.ended(slot);
                     self.dialer.on_closed(now, slot, why);
                 }
             }
@@ -190,6 +225,11 @@ impl World {
                 self.dialer.handle_timeout(past);
             }
             Step::Timeout => self.dialer.handle_timeout(now),
+            Step::PollOne => {
+                if let Some(action) = self.dialer.poll_action() {
+                    self.perform(action);
+                }
+            }
             Step::Poll => self.settle(),
             Step::Drain => {
                 self.draining = true;
@@ -199,45 +239,55 @@ impl World {
         }
     }
 
-    /// Does what a driver does before it sleeps, then checks everything that must hold while it does.
-    fn settle(&mut self) {
-        self.dialer.handle_timeout(self.now);
-        while let Some(action) = self.dialer.poll_action() {
-            match action {
-                Action::Dial { slot, cluster, host } => {
-                    let key = (cluster, host);
-                    assert!(self.wanted.contains_key(&key), "dials a host that is gone");
-                    let known = self.tasks.insert(slot, (key, Some(Task::Dialing)));
-                    assert_eq!(known, None, "a handle twice");
-                }
-                Action::Abort { slot, .. } | Action::Close { slot } => self.set(slot, None),
-                Action::Drain { slot } => {
-                    if self.tasks[&slot].1.is_some() {
-                        self.set(slot, Some(Task::Draining));
-                    }
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Dial { slot, cluster, host } => {
+                let key = (cluster, host);
+                assert!(self.wanted.contains_key(&key), "dials a host that is gone");
+                let earliest = self.earliest.get(&slot).copied().unwrap_or(Instant::ZERO);
+                assert!(self.now >= earliest, "hammers: {slot:?} at {:?}", self.now);
+                let known = self.tasks.insert(slot, (key, Some(Task::Dialing)));
+                assert_eq!(known, None, "a handle twice");
+            }
+            Action::Abort { slot, .. } | Action::Close { slot } => self.set(slot, None),
+            Action::Drain { slot } => {
+                if self.tasks[&slot].1.is_some() {
+                    self.set(slot, Some(Task::Draining));
                 }
             }
         }
-        let dialing = self
-            .tasks
-            .values()
-            .filter(|(_, task)| *task == Some(Task::Dialing))
-            .count();
-        assert!(dialing <= MAX_DIALS as usize, "{dialing} dials in flight");
-        self.check_hosts(dialing);
+    }
+
+    /// Does what a driver does before it sleeps, then checks everything that must hold while it does.
+    pub(super) fn settle(&mut self) {
+        self.dialer.handle_timeout(self.now);
+        while let Some(action) = self.dialer.poll_action() {
+            let deadline = self.dialer.poll_timeout();
+            if !self.dialer.actions.is_empty() {
+                assert!(
+                    deadline.is_some_and(|d| d.at <= self.now),
+                    "actions wait: {deadline:?}"
+                );
+            }
+            self.perform(action);
+        }
+        let dialing = self.pick_all(Task::Dialing).len();
+        let permits = self.policy.max_dials as usize;
+        assert!(dialing <= permits, "{dialing} dials in flight");
+        self.check_hosts(dialing == permits);
         let deadline = self.dialer.poll_timeout();
         assert!(deadline.is_none_or(|d| d.at > self.now), "stuck at {deadline:?}");
         let all_up = self
             .wanted
             .iter()
             .all(|(key, count)| self.count(key, &[Task::Up]) == *count);
-        let drains = self.tasks.values().any(|(_, task)| *task == Some(Task::Draining));
+        let drains = !self.pick_all(Task::Draining).is_empty();
         assert_eq!(deadline.is_none(), all_up && !drains, "a way forward");
         let over = self.tasks.values().all(|(_, task)| task.is_none());
         assert_eq!(self.dialer.is_drained(), self.draining && over);
     }
 
-    fn check_hosts(&self, dialing: usize) {
+    fn check_hosts(&self, permits_used_up: bool) {
         let mut seen = BTreeSet::new();
         for view in self.dialer.hosts() {
             let key = (view.cluster.clone(), view.host);
@@ -253,7 +303,7 @@ impl World {
             assert_eq!(view.next_attempt.is_some(), view.backing_off > 0, "{view:?}");
             let waits = view.next_attempt.is_some_and(|at| at <= self.now);
             assert!(
-                !waits || dialing == MAX_DIALS as usize,
+                !waits || permits_used_up,
                 "waits although there is a permit: {view:?}"
             );
             let drains = self.count(&key, &[Task::Draining]) > 0;
@@ -276,49 +326,34 @@ impl World {
             assert_eq!(self.dialer.connected(&name) as usize, up.count());
         }
     }
-
-    /// Every dial succeeds from here on: all must be up in bounded time.
-    fn heal(&mut self) {
-        let healed = self.now;
-        for _ in 0..100 {
-            self.settle();
-            let dialing = self.pick_all(Task::Dialing);
-            for slot in &dialing {
-                self.set(*slot, Some(Task::Up));
-                self.dialer.on_established(self.now, *slot);
-            }
-            if !dialing.is_empty() {
-                continue;
-            }
-            let Some(deadline) = self.dialer.poll_timeout() else {
-                let bound = policy()
-                    .drain_timeout
-                    .max(policy().backoff.silent_max * 115 / 100);
-                assert!(self.now - healed <= bound, "{:?}", self.now - healed);
-                return;
-            };
-            self.now = deadline.at;
-        }
-        panic!("not at rest: {:?}", self.dialer);
-    }
 }
 
 proptest! {
     #[test]
-    fn bounds_hold_and_there_is_always_a_way_forward(steps in prop::collection::vec(step(), 0..80)) {
-        let mut world = World::new();
+    fn bounds_hold_and_there_is_always_a_way_forward(
+        policy in policies(), seed: u64, steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let mut world = World::new(policy, seed);
         for step in steps {
             world.apply(step);
         }
-        world.heal();
-        for (key, count) in &world.wanted {
-            prop_assert!(world.count(key, &[Task::Up]) == *count);
-        }
-        world.apply(Step::Drain);
-        world.now = world.now + policy().drain_timeout;
         world.settle();
-        world.now = world.now + policy().drain_timeout;
+    }
+
+    /// Whatever came before, a drain ends in its time and leaves nothing.
+    #[test]
+    fn a_drain_ends_in_its_time(
+        policy in policies(), seed: u64, steps in prop::collection::vec(step(), 0..40),
+        after in prop::collection::vec(step(), 0..10),
+    ) {
+        let mut world = World::new(policy, seed);
+        steps.into_iter().for_each(|step| world.apply(step));
+        world.apply(Step::Drain);
+        let ends = world.now + policy.drain_timeout;
+        after.into_iter().for_each(|step| world.apply(step));
+        world.now = world.now.max(ends);
         world.settle();
         prop_assert!(world.dialer.is_drained());
+        prop_assert_eq!(world.dialer.poll_timeout(), None);
     }
 }

@@ -1,6 +1,10 @@
 //! How long the dialer waits after what.
 
+use proptest::prelude::{any, prop, prop_assert, proptest};
+
+use super::histories::policies;
 use super::*;
+use crate::backoff::FLOOR;
 
 /// When the dial after `failures` more than one `round` is due, at most, over many seeds, in milliseconds.
 fn longest(failures: u32, round: impl Fn(&mut Dialer, Instant, Slot)) -> u128 {
@@ -82,4 +86,60 @@ fn time_that_goes_back_is_ignored() {
         dialer.on_closed(now + Duration::from_secs(2), slot, CloseReason::PeerClosed);
     };
     assert!(longest(9, lived_a_second) - 20_000 > 2_200);
+}
+
+/// Dials in a second to a host that treats them so, one after the other and over again: it accepts, and after so
+/// many milliseconds hangs up or says goodbye.
+fn dials_in_a_second(policy: DialerPolicy, seed: u64, treatment: &[(bool, u64)]) -> usize {
+    let mut dialer = Dialer::new(policy, Rng::from_seed(seed));
+    let target = Target {
+        host: host(1),
+        count: 1,
+    };
+    dialer.on_targets(Instant::ZERO, &cluster("c"), &[target]);
+    let (mut now, mut dials) = (Instant::ZERO, 0);
+    while now < ms(1_000) {
+        if let Some(action) = dialer.poll_action() {
+            let Action::Dial { slot, .. } = action else {
+                continue;
+            };
+            let (goaway, lived) = treatment[dials % treatment.len()];
+            dials += 1;
+            assert!(dials <= 10_000, "hammers at {now:?}");
+            dialer.on_established(now, slot);
+            now = now + Duration::from_millis(lived);
+            if goaway {
+                dialer.on_goaway(now, slot);
+            } else {
+                dialer.on_closed(now, slot, CloseReason::PeerClosed);
+            }
+            continue;
+        }
+        now = dialer.poll_timeout().unwrap().at;
+        dialer.handle_timeout(now);
+    }
+    dials
+}
+
+/// `stable_after: 0s` once let every GOAWAY be answered with a dial at the same instant, without end.
+#[test]
+fn a_host_that_accepts_and_says_goodbye_at_once_is_not_hammered_even_if_every_tunnel_counts_as_stable() {
+    let policy = DialerPolicy {
+        stable_after: Duration::ZERO,
+        ..policy()
+    };
+    let dials = dials_in_a_second(policy, 7, &[(true, 0)]);
+    assert!(dials <= 12, "{dials} in a second");
+}
+
+proptest! {
+    /// Two dials per shortest wait: the first GOAWAY of two is forgiven.
+    #[test]
+    fn no_treatment_makes_the_dialer_hammer(
+        policy in policies(), seed: u64, treatment in prop::collection::vec((any::<bool>(), 0..30u64), 1..6),
+    ) {
+        let dials = dials_in_a_second(policy, seed, &treatment);
+        let floors = Duration::from_secs(1).div_duration_f64(FLOOR) as usize;
+        prop_assert!(dials <= 2 * (floors + 1), "{dials} in a second");
+    }
 }

@@ -207,6 +207,24 @@ fn row_0_a_head_has_a_limit() {
     refuses(&demands, &bad_behind, Refusal::HeadTooLarge);
 }
 
+/// What is wrong behind the limit once changed the verdict, so that it depended on how the bytes were cut.
+#[test]
+fn row_0_newlines_before_the_method_count_and_what_is_behind_the_limit_does_not() {
+    let newlines = "\n".repeat(HEAD_BYTES_MAX + 1);
+    assert_eq!(judge(&Demands::default(), &newlines[1..]), Ok(None));
+    refuses(&Demands::default(), &newlines, Refusal::HeadTooLarge);
+    refuses(
+        &Demands::default(),
+        &format!("{newlines}x"),
+        Refusal::HeadTooLarge,
+    );
+    refuses(
+        &Demands::default(),
+        &format!("{}x", &newlines[1..]),
+        Refusal::HttpError,
+    );
+}
+
 #[test]
 fn row_0_headers_have_a_limit() {
     let request = |count: usize| format!("{HEAD}{IDS}{}\r\n", "a: b\r\n".repeat(count - 4));
