@@ -68,13 +68,6 @@ impl Disturbances {
         self.last = now;
     }
 
-    /// Processes that were told to finish.
-    pub(crate) fn leaving(&self) -> Vec<ProcessId> {
-        let leaving = self.impeded.iter();
-        let leaving = leaving.filter(|(_, impediment)| **impediment == Impediment::Leaving);
-        leaving.map(|(process, _)| *process).collect()
-    }
-
     /// Whether something goes on; what is down is at rest.
     pub(crate) fn any_ongoing(&self) -> bool {
         let moving = self

@@ -71,6 +71,18 @@ pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
     }
 }
 
+/// A body's size, which is kept in memory.
+pub(super) fn body(text: &str) -> Result<u64, Problem> {
+    const MOST: u64 = 64 << 20;
+    match bytes(text)? {
+        size if size <= MOST => Ok(size),
+        _ => Err(Problem::OutOfRange {
+            found: text.to_owned(),
+            allowed: "0B to 64MiB".to_owned(),
+        }),
+    }
+}
+
 /// `250KB/s`.
 pub(super) fn bandwidth(text: &str) -> Result<u64, Problem> {
     match text.strip_suffix("/s").map(bytes) {

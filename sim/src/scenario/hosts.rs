@@ -15,6 +15,8 @@ use super::{CLIENTS, SERVICES, STRANGERS, forms, unknown};
 const APART_MAX: u32 = 6;
 /// How many machines such a group has.
 const PACKS: u32 = 4;
+/// So many processes a scenario may have: each has a service with a port of its own.
+const PROCESSES_MAX: usize = 10_000;
 /// Where the services of initiators listen, the first of them.
 const FIRST_SERVICE: u16 = 10_000;
 
@@ -133,6 +135,12 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
                 initiator(&item, &host, name, group.clone(), machine, service)?
             };
             processes.push(process);
+        }
+        if processes.len() > PROCESSES_MAX {
+            return Err(item.fault(Problem::OutOfRange {
+                found: format!("{} processes in all", processes.len()),
+                allowed: format!("at most {PROCESSES_MAX}"),
+            }));
         }
     }
     Ok(processes)

@@ -163,8 +163,8 @@ fn one(item: &Item<'_>, processes: &[Process], duration: Duration) -> Result<Wor
         pace,
         start: load.duration("start", START, Duration::ZERO..=duration)?,
         end: load.duration("end", latest, Duration::ZERO..=duration)?,
-        body: load.text("body", 0, forms::bytes)?,
-        answer: load.text("answer", 100, forms::bytes)?,
+        body: load.text("body", 0, forms::body)?,
+        answer: load.text("answer", 100, forms::body)?,
         timeout: load.duration("timeout", Duration::from_secs(10), millis(1)..=super::LONGEST)?,
         reading,
     })

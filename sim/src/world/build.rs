@@ -13,7 +13,7 @@ use turmoil::Sim;
 
 use super::clients::{self, Clients};
 use super::ledger::Ledger;
-use super::process::{Signal, Slot, Supervised};
+use super::process::{Changes, Signal, Slot, Supervised};
 use super::services::Service;
 use super::variation::Variation;
 use super::{World, process, strangers};
@@ -48,11 +48,21 @@ impl<'s> World<'s> {
         }
         let mut sim = builder.build();
         let ledger = Rc::new(Ledger::default());
+        let changes = Changes::default();
         let look = process::look_every(scenario.processes.len());
         let slots: Vec<_> = (0..)
             .map(ProcessId)
             .zip(&scenario.processes)
-            .map(|(id, process)| Slot::new(id, process, journal.clone(), rng.next_u64(), look))
+            .map(|(id, process)| {
+                Slot::new(
+                    id,
+                    process,
+                    journal.clone(),
+                    rng.next_u64(),
+                    look,
+                    Rc::clone(&changes),
+                )
+            })
             .collect();
         let services = services(scenario, &ledger, &journal);
         add_machines(&mut sim, scenario, &fabric, &slots);
@@ -100,6 +110,7 @@ impl<'s> World<'s> {
             journal,
             variation,
             slots,
+            changes,
             services,
             probes,
             ledger,

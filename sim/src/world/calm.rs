@@ -7,7 +7,7 @@ use super::faults::Link;
 use super::process::{Life, Signal};
 use super::services::Mood;
 use super::{Step, World};
-use crate::oracle::{Breach, Impediment, Invariant};
+use crate::oracle::{Breach, Invariant};
 use crate::scenario::Role;
 
 /// How long the world may take to be whole again once nothing disturbs it: the longest pause of the dialer, a
@@ -35,21 +35,19 @@ impl World<'_> {
         let machines: Vec<_> = self.addresses.keys().cloned().collect();
         for (at, here) in machines.iter().enumerate() {
             for there in &machines[at + 1..] {
-                self.set_state(here, there, Link::Healed);
-                self.set_state(here, there, Link::Released);
+                self.set_state(here, there, Link::Open);
             }
         }
         self.set_links(false);
-        let now = self.sim.elapsed();
         let all: Vec<_> = (0..self.slots.len()).collect();
         for &process in &all {
             let slot = &self.slots[process];
             if slot.frozen.get() {
-                self.signal(now, &[process], &[Signal::Continue], None);
+                self.signal(&[process], &[Signal::Continue]);
             }
             // What is about to leave leaves, and comes back.
             if self.slots[process].life.get() != Life::Running {
-                self.signal(now, &[process], &[Signal::Kill, Signal::Start], None);
+                self.signal(&[process], &[Signal::Kill, Signal::Start]);
             }
         }
         self.set_mood(&all, Mood::Well(Duration::ZERO));
@@ -135,8 +133,7 @@ impl World<'_> {
                     leaving.push(at);
                 }
             }
-            let now = self.sim.elapsed();
-            self.signal(now, &leaving, &[Signal::Terminate], Some(Impediment::Leaving));
+            self.signal(&leaving, &[Signal::Terminate]);
             self.expect_by(
                 longest + LAST_WORDS,
                 Invariant::Leftover,

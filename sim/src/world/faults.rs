@@ -6,7 +6,6 @@ use super::World;
 use super::process::Signal;
 use super::services::Mood;
 use crate::journal::What;
-use crate::oracle::Impediment;
 use crate::scenario::Action;
 
 /// What can be done to a link.
@@ -14,9 +13,8 @@ use crate::scenario::Action;
 pub(super) enum Link {
     Cut,
     CutOneWay,
-    Healed,
     Held,
-    Released,
+    Open,
 }
 
 impl World<'_> {
@@ -29,23 +27,22 @@ impl World<'_> {
             self.next_event += 1;
             let text = event.text.clone();
             self.journal.record(now, "timeline", What::Fault { text });
-            self.act(now, &event.action);
+            self.act(&event.action);
         }
     }
 
-    fn act(&mut self, now: Duration, action: &Action) {
+    fn act(&mut self, action: &Action) {
         match action {
             Action::Partition(here, there) => self.set_all(here, there, Link::Cut),
             Action::PartitionOneWay(from, to) => self.set_all(from, to, Link::CutOneWay),
-            Action::Heal(here, there) => self.set_all(here, there, Link::Healed),
+            Action::Heal(here, there) | Action::Release(here, there) => self.set_all(here, there, Link::Open),
             Action::Hold(here, there) => self.set_all(here, there, Link::Held),
-            Action::Release(here, there) => self.set_all(here, there, Link::Released),
-            Action::Crash(who) => self.signal(now, who, &[Signal::Kill], Some(Impediment::Down)),
-            Action::Start(who) => self.signal(now, who, &[Signal::Start], None),
-            Action::Restart(who) => self.signal(now, who, &[Signal::Kill, Signal::Start], None),
-            Action::Drain(who) => self.signal(now, who, &[Signal::Terminate], Some(Impediment::Leaving)),
-            Action::Freeze(who) => self.signal(now, who, &[Signal::Stop], Some(Impediment::Frozen)),
-            Action::Thaw(who) => self.signal(now, who, &[Signal::Continue], None),
+            Action::Crash(who) => self.signal(who, &[Signal::Kill]),
+            Action::Start(who) => self.signal(who, &[Signal::Start]),
+            Action::Restart(who) => self.signal(who, &[Signal::Kill, Signal::Start]),
+            Action::Drain(who) => self.signal(who, &[Signal::Terminate]),
+            Action::Freeze(who) => self.signal(who, &[Signal::Stop]),
+            Action::Thaw(who) => self.signal(who, &[Signal::Continue]),
             Action::Dns(book) => self.set_book(book),
             Action::SlowService(of, by) => self.set_mood(of, Mood::Well(*by)),
             Action::StopService(of) => self.set_mood(of, Mood::Stopped),
@@ -54,17 +51,10 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn signal(
-        &mut self,
-        now: Duration,
-        who: &[usize],
-        signals: &[Signal],
-        lasts: Option<Impediment>,
-    ) {
+    pub(super) fn signal(&self, who: &[usize], signals: &[Signal]) {
         for &process in who {
             let slot = &self.slots[process];
             signals.iter().for_each(|signal| slot.signal(*signal));
-            self.oracle.disturbances.process(now, slot.id, lasts);
         }
     }
 
@@ -90,11 +80,14 @@ impl World<'_> {
         match to {
             Link::Cut => self.sim.partition(here, there),
             Link::CutOneWay => self.sim.partition_oneway(here, there),
-            Link::Healed => self.sim.repair(here, there),
             Link::Held => self.sim.hold(here, there),
-            Link::Released => self.sim.release(here, there),
+            // Whichever it was, and be it both one after the other.
+            Link::Open => {
+                self.sim.repair(here, there);
+                self.sim.release(here, there);
+            }
         }
-        let open = matches!(to, Link::Healed | Link::Released);
+        let open = to == Link::Open;
         self.fabric.set_open(a, b, open);
         self.oracle.disturbances.path(now, here, there, open);
         if to != Link::CutOneWay {

@@ -22,7 +22,7 @@ use turmoil::Sim;
 pub use self::ledger::{Outcome, Request};
 
 use self::ledger::Ledger;
-use self::process::Slot;
+use self::process::{Changes, Life, Slot};
 use self::services::Service;
 use self::variation::Variation;
 use crate::fabric::{ConnectionId, Fabric, NetEvent, ProcessId, Side};
@@ -93,6 +93,7 @@ pub(crate) struct World<'s> {
     journal: Journal,
     variation: Variation,
     slots: Vec<Rc<Slot>>,
+    changes: Changes,
     services: Vec<Option<Rc<Service>>>,
     probes: mpsc::UnboundedSender<(String, usize)>,
     ledger: Rc<Ledger>,
@@ -121,6 +122,16 @@ pub fn play(scenario: &Scenario, seed: u64) -> Played {
 }
 
 type Step = Result<(), Failure>;
+
+/// What keeps a process from its work, if something does.
+fn impediment(slot: &Slot) -> Option<Impediment> {
+    match slot.life.get() {
+        Life::Running | Life::Draining if slot.frozen.get() => Some(Impediment::Frozen),
+        Life::Running => None,
+        Life::Draining => Some(Impediment::Leaving),
+        Life::Stopped | Life::Ended | Life::Failed => Some(Impediment::Down),
+    }
+}
 
 impl World<'_> {
     fn run(&mut self) -> Step {
@@ -200,12 +211,12 @@ impl World<'_> {
                 }
             }
         }
-        let now = self.sim.elapsed();
-        for process in self.oracle.disturbances.leaving() {
-            if !self.slots[process.0].is_alive() {
-                let down = Some(Impediment::Down);
-                self.oracle.disturbances.process(now, process, down);
-            }
+        let changes = std::mem::take(&mut *self.changes.borrow_mut());
+        for process in changes {
+            let lasts = impediment(&self.slots[process.0]);
+            self.oracle
+                .disturbances
+                .process(self.sim.elapsed(), process, lasts);
         }
     }
 

@@ -82,7 +82,12 @@ pub(crate) struct Slot {
     journal: Journal,
     seed: u64,
     look_every: Duration,
+    /// Processes whose life has changed.
+    changes: Changes,
 }
+
+/// Processes whose life has changed since somebody looked.
+pub(crate) type Changes = Rc<RefCell<Vec<ProcessId>>>;
 
 impl Slot {
     pub(crate) fn new(
@@ -91,6 +96,7 @@ impl Slot {
         journal: Journal,
         seed: u64,
         look_every: Duration,
+        changes: Changes,
     ) -> Rc<Self> {
         Rc::new(Self {
             id,
@@ -107,6 +113,7 @@ impl Slot {
             journal,
             seed,
             look_every,
+            changes,
         })
     }
 
@@ -122,6 +129,7 @@ impl Slot {
     }
 
     fn note(&self, state: &'static str) {
+        self.changes.borrow_mut().push(self.id);
         let incarnation = self.incarnation.get();
         self.journal
             .record(now(), &self.name, What::Life { state, incarnation });
