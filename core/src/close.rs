@@ -28,6 +28,21 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::PeerClosed,
+        Self::PeerReset,
+        Self::PingTimeout,
+        Self::Silent,
+        Self::UnexpectedBytes,
+        Self::HttpPing,
+        Self::HttpError,
+        Self::GoAway,
+        Self::Drained,
+        Self::HostGone,
+        Self::Shutdown,
+    ];
+
     /// The reason in one word.
     pub const fn label(self) -> &'static str {
         match self {

@@ -188,25 +188,25 @@ impl Registry {
         );
     }
 
-    /// A tunnel that was placed never left for its worker.
+    /// A tunnel that was placed never left for its worker. No effect if it is open here.
     pub fn on_misplaced(&mut self, tunnel: TunnelId) {
-        self.stand(tunnel);
+        if !self.owned.contains_key(&tunnel) {
+            self.stand(tunnel);
+        }
     }
 
-    /// A tunnel of this worker has its answer through and may be chosen.
+    /// A tunnel of this worker has its answer through and may be chosen. No effect if it was not placed here, or is
+    /// closed.
     pub fn on_opened(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>) {
-        if self.owned.contains_key(&tunnel) {
+        let placed_here = self
+            .seats
+            .get(&tunnel)
+            .is_some_and(|seat| seat.worker == self.worker);
+        if !placed_here || self.owned.contains_key(&tunnel) {
             return;
         }
         self.opened_total += 1;
         let identity = Arc::clone(identity);
-        self.sit(
-            tunnel,
-            Seat {
-                node: (identity.tenant.clone(), identity.node.clone()),
-                worker: self.worker,
-            },
-        );
         self.owned.insert(
             tunnel,
             Tunnel {
@@ -271,9 +271,10 @@ impl Registry {
         });
     }
 
-    /// What another worker told about a tunnel of its own.
+    /// What another worker told about a tunnel of its own. No effect on those of this worker.
     pub fn on_fact(&mut self, fact: &Fact) {
         match fact {
+            Fact::Opened { tunnel, .. } | Fact::Closed { tunnel } if self.owned.contains_key(tunnel) => {}
             Fact::Opened {
                 tunnel,
                 identity,

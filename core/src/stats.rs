@@ -24,6 +24,9 @@ pub enum DialState {
 }
 
 impl DialState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connecting, Self::Connected, Self::Backoff, Self::Draining];
+
     /// The last part of the name.
     pub const fn label(self) -> &'static str {
         match self {
@@ -113,6 +116,15 @@ pub enum Name {
 
 impl Name {
     /// The line's name, as in the seed's output and as Envoy spells it where it has the number.
+    ///
+    /// Ids stand in it as they are, dots and colons and all, and yet no two numbers of a process share a name. Three
+    /// names could be read in two ways; there, and only there, the sign that would do it is written as in a URL, and
+    /// `%` itself as `%25`:
+    ///
+    /// - `tunnels.<cluster>:<node>`: a `:` of the cluster is `%3A`.
+    /// - `worker_<n>.cluster.<cluster>` of a responder: the `.` before a last part that is a [`DialState`] is `%2E`, as
+    ///   an initiator's line ends in its state.
+    /// - `….failure_reason.<reason>`: the `.` behind a part `result` is `%2E`, as the cluster ends at the last `.result.`.
     pub fn spell(&self, prefix: &str) -> String {
         let on = |worker: &Option<WorkerId>| worker.map(|w| format!("{w}.")).unwrap_or_default();
         match self {
@@ -126,13 +138,27 @@ impl Name {
                 format!("{prefix}.handshake.worker.{worker}.cluster.{cluster}.result.success")
             }
             Self::HandshakeFailed(worker, cluster, reason) => format!(
-                "{prefix}.handshake.worker.{worker}.cluster.{cluster}.result.failed.failure_reason.{reason}"
+                "{prefix}.handshake.worker.{worker}.cluster.{cluster}.result.failed.failure_reason.{}",
+                escape(reason, '.', |before, _| before == "result"
+                    || before.ends_with(".result"))
             ),
             Self::NodeTunnels(None, node) => format!("{prefix}.nodes.{node}"),
             Self::NodeTunnels(Some(worker), node) => format!("{prefix}.{worker}.node.{node}"),
             Self::ClusterTunnels(None, cluster) => format!("{prefix}.clusters.{cluster}"),
-            Self::ClusterTunnels(Some(worker), cluster) => format!("{prefix}.{worker}.cluster.{cluster}"),
-            Self::IdentityTunnels(cluster, node) => format!("{prefix}.tunnels.{cluster}:{node}"),
+            Self::ClusterTunnels(Some(worker), cluster) => {
+                let is_state =
+                    |_: &str, behind: &str| DialState::ALL.iter().any(|state| state.label() == behind);
+                format!(
+                    "{prefix}.{worker}.cluster.{}",
+                    escape(cluster.as_str(), '.', is_state)
+                )
+            }
+            Self::IdentityTunnels(cluster, node) => {
+                format!(
+                    "{prefix}.tunnels.{}:{node}",
+                    escape(cluster.as_str(), ':', |_, _| true)
+                )
+            }
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
             Self::Handshake(outcome) => format!("reverse_tunnel.handshake.{outcome}"),
@@ -184,6 +210,19 @@ impl Name {
             | Self::Http(..) => false,
         }
     }
+}
+
+/// Writes `%` as `%25`, and `sign` likewise where what is before and behind it asks for that.
+fn escape(text: &str, sign: char, such: impl Fn(&str, &str) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for (at, found) in text.char_indices() {
+        if found == '%' || found == sign && such(&text[..at], &text[at + 1..]) {
+            escaped += &format!("%{:02X}", u32::from(found));
+        } else {
+            escaped.push(found);
+        }
+    }
+    escaped
 }
 
 /// Numbers that add up.
@@ -259,6 +298,38 @@ mod tests {
             ]
         );
         assert_eq!(sheet.lines(p, true).len(), 13);
+    }
+
+    /// Each pair once had one name.
+    #[test]
+    fn what_could_be_read_in_two_ways_is_escaped_there_alone() {
+        let spell = |name: Name| name.spell("p");
+        let id = |text| ClusterId::parse(text).unwrap();
+        let tunnels = |cluster, node| spell(Name::IdentityTunnels(id(cluster), NodeId::parse(node).unwrap()));
+        assert_eq!(tunnels("a", "b:c"), "p.tunnels.a:b:c");
+        assert_eq!(tunnels("a:b", "c"), "p.tunnels.a%3Ab:c");
+        assert_eq!(tunnels("a%3Ab", "c%"), "p.tunnels.a%253Ab:c%");
+
+        let up = |text| ClusterName::parse(text).unwrap();
+        let w = WorkerId(0);
+        let dialed = Name::UpstreamTunnels(Some(w), up("a.b"), DialState::Connected);
+        assert_eq!(spell(dialed), "p.worker_0.cluster.a.b.connected");
+        let accepted = |text| spell(Name::ClusterTunnels(Some(w), id(text)));
+        assert_eq!(accepted("a.b.connected"), "p.worker_0.cluster.a.b%2Econnected");
+        assert_eq!(accepted("a.connected.b"), "p.worker_0.cluster.a.connected.b");
+
+        let failed = |text: &str| Name::HandshakeFailed(w, up("a"), text.into());
+        let odd = up("a.result.failed.failure_reason.b");
+        assert_eq!(
+            spell(Name::HandshakeSucceeded(w, odd)),
+            "p.handshake.worker.worker_0.cluster.a.result.failed.failure_reason.b.result.success"
+        );
+        assert_eq!(
+            spell(failed("b.result.success")),
+            "p.handshake.worker.worker_0.cluster.a.result.failed.failure_reason.b.result%2Esuccess"
+        );
+        assert!(spell(failed("result.success")).ends_with(".failure_reason.result%2Esuccess"));
+        assert!(spell(failed("http.404")).ends_with(".failure_reason.http.404"));
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub enum What {
         /// What it said, with the fields behind.
         message: String,
     },
+    /// What a process says of its tunnels has changed.
+    Says {
+        /// So many are up, by its own account.
+        tunnels: usize,
+    },
     /// It begins to dial.
     Dial {
         /// The address.
@@ -106,6 +111,7 @@ impl fmt::Display for What {
             }
             Self::Life { state, .. } => f.write_str(state),
             Self::Log { level, message } => write!(f, "{} {message}", level.to_ascii_lowercase()),
+            Self::Says { tunnels } => write!(f, "says that it has {tunnels} tunnels"),
             Self::Dial { to } => write!(f, "dials {to}"),
             Self::TunnelOpened { connection, peer } => write!(f, "connection {connection} with {peer} opens"),
             Self::TunnelClosed { connection, peer } => {
@@ -137,6 +143,7 @@ impl Event {
             What::TunnelClosed { .. } => "closed".to_owned(),
             What::Fault { .. }
             | What::Life { .. }
+            | What::Says { .. }
             | What::Dial { .. }
             | What::Request { .. }
             | What::Delivered { .. }
@@ -157,7 +164,7 @@ impl Event {
             | What::TunnelClosed { .. } => true,
             What::Answered { good, .. } => !*good,
             What::Log { level, .. } => !matches!(level.as_bytes(), b"DEBUG" | b"TRACE"),
-            What::Dial { .. } | What::Request { .. } | What::Delivered { .. } => false,
+            What::Says { .. } | What::Dial { .. } | What::Request { .. } | What::Delivered { .. } => false,
         }
     }
 }

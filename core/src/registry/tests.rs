@@ -1,5 +1,7 @@
 //! The registry as scripts of lifecycle facts and the exact facts that it publishes.
 
+mod histories;
+
 use std::time::Duration;
 
 use super::*;
@@ -52,7 +54,7 @@ fn a_life_is_published_step_by_step() {
     assert_eq!(closed, [(3, CloseReason::Drained)]);
 }
 
-/// State × event → outcome, as one table to read.
+/// State × event → state, where placement counts it, what others are told: as one table to read.
 #[test]
 fn every_event_in_every_state_has_one_outcome() {
     type Step = fn(&mut Registry, TunnelId);
@@ -72,7 +74,18 @@ fn every_event_in_every_state_has_one_outcome() {
             r.on_closed(at(1), t, CloseReason::PeerClosed);
         }),
     ];
-    let events: [(&str, Step); 3] = [
+    let events: [(&str, Step); 8] = [
+        ("opened", |r, t| r.on_opened(at(2), t, &who("n"))),
+        ("misplaced", |r, t| r.on_misplaced(t)),
+        ("fact opened", |r, t| {
+            r.on_fact(&Fact::Opened {
+                tunnel: t,
+                identity: who("n"),
+                owner: WorkerId(1),
+            });
+        }),
+        ("fact draining", |r, t| r.on_fact(&Fact::Draining { tunnel: t })),
+        ("fact closed", |r, t| r.on_fact(&Fact::Closed { tunnel: t })),
         ("upgraded", |r, t| r.on_upgraded(at(2), t)),
         ("draining", |r, t| r.on_draining(at(2), t)),
         ("closed", |r, t| r.on_closed(at(2), t, CloseReason::PeerClosed)),
@@ -80,7 +93,7 @@ fn every_event_in_every_state_has_one_outcome() {
     let mut table = String::new();
     for (state, reach) in states {
         for (event, apply) in events {
-            let mut registry = Registry::new(WorkerId(0), 1);
+            let mut registry = Registry::new(WorkerId(0), 2);
             let tunnel = registry.place(&who("n")).tunnel;
             reach(&mut registry, tunnel);
             published(&mut registry);
@@ -94,27 +107,56 @@ fn every_event_in_every_state_has_one_outcome() {
                     Fact::Closed { .. } => "Closed",
                 })
                 .collect();
-            let line = format!("{state:<9}{event:<9}-> {then:<9}{}", told.join(" "));
+            let sits = registry
+                .seats
+                .get(&tunnel)
+                .map_or("-".into(), |seat| seat.worker.to_string());
+            let line = format!("{state:<9}{event:<14}-> {then:<9}{sits:<9}{}", told.join(" "));
             table += &format!("{}\n", line.trim_end());
         }
     }
     insta::assert_snapshot!(table, @r"
-    settling upgraded -> -
-    settling draining -> -
-    settling closed   -> -        Closed
-    idle     upgraded -> active
-    idle     draining -> draining Draining
-    idle     closed   -> -        Closed
-    active   upgraded -> active
-    active   draining -> draining Draining
-    active   closed   -> -        Closed
-    draining upgraded -> draining
-    draining draining -> draining
-    draining closed   -> -        Closed
-    closed   upgraded -> -
-    closed   draining -> -
-    closed   closed   -> -
-    ");
+        settling opened        -> idle     worker_0 Opened
+        settling misplaced     -> -        -
+        settling fact opened   -> -        worker_1
+        settling fact draining -> -        worker_0
+        settling fact closed   -> -        -
+        settling upgraded      -> -        worker_0
+        settling draining      -> -        worker_0
+        settling closed        -> -        -        Closed
+        idle     opened        -> idle     worker_0
+        idle     misplaced     -> idle     worker_0
+        idle     fact opened   -> idle     worker_0
+        idle     fact draining -> idle     worker_0
+        idle     fact closed   -> idle     worker_0
+        idle     upgraded      -> active   worker_0
+        idle     draining      -> draining worker_0 Draining
+        idle     closed        -> -        -        Closed
+        active   opened        -> active   worker_0
+        active   misplaced     -> active   worker_0
+        active   fact opened   -> active   worker_0
+        active   fact draining -> active   worker_0
+        active   fact closed   -> active   worker_0
+        active   upgraded      -> active   worker_0
+        active   draining      -> draining worker_0 Draining
+        active   closed        -> -        -        Closed
+        draining opened        -> draining worker_0
+        draining misplaced     -> draining worker_0
+        draining fact opened   -> draining worker_0
+        draining fact draining -> draining worker_0
+        draining fact closed   -> draining worker_0
+        draining upgraded      -> draining worker_0
+        draining draining      -> draining worker_0
+        draining closed        -> -        -        Closed
+        closed   opened        -> -        -
+        closed   misplaced     -> -        -
+        closed   fact opened   -> -        worker_1
+        closed   fact draining -> -        -
+        closed   fact closed   -> -        -
+        closed   upgraded      -> -        -
+        closed   draining      -> -        -
+        closed   closed        -> -        -
+        ");
 }
 
 #[test]
@@ -177,6 +219,19 @@ fn one_reason_is_counted_per_tunnel() {
         registry.closed_by_reason(),
         &BTreeMap::from([(CloseReason::PingTimeout, 1)])
     );
+}
+
+/// It once rose from the dead, was counted twice, and never left the directory again.
+#[test]
+fn a_tunnel_that_is_closed_does_not_open_again() {
+    let mut registry = Registry::new(WorkerId(0), 1);
+    let tunnel = open(&mut registry, "n");
+    registry.on_closed(at(1), tunnel, CloseReason::PeerClosed);
+    published(&mut registry);
+    registry.on_opened(at(2), tunnel, &who("n"));
+    assert_eq!(published(&mut registry), []);
+    assert_eq!((registry.tunnels().count(), registry.opened_total()), (0, 1));
+    assert!(registry.seats.is_empty());
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl<'s> World<'s> {
             next_event: 0,
             next_slow: Duration::ZERO,
             dials: Vec::new(),
+            said: vec![0; scenario.processes.len()],
             verdicts: Vec::new(),
             stats: Vec::new(),
         };

@@ -103,6 +103,8 @@ pub(crate) struct World<'s> {
     next_slow: Duration,
     /// When each initiator began each dial.
     dials: Vec<Duration>,
+    /// What each process last said of its tunnels.
+    said: Vec<usize>,
     verdicts: Vec<Verdict>,
     stats: Vec<(String, Vec<(String, u64)>)>,
 }
@@ -166,9 +168,22 @@ impl World<'_> {
         let mut seen = self.oracle.check();
         if now >= self.next_slow {
             self.next_slow = now + SLOWLY;
+            self.listen(now);
             seen = seen.and_then(|()| self.oracle.check_slowly(now));
         }
         seen.map_err(|breach| self.broken(&breach))
+    }
+
+    /// Writes down what processes say of themselves, where it has changed.
+    fn listen(&mut self, now: Duration) {
+        for (slot, said) in self.slots.iter().zip(&mut self.said) {
+            let claims = slot.claims.borrow();
+            let tunnels = claims.as_ref().map_or(0, |claims| claims.tunnels);
+            if tunnels != *said {
+                *said = tunnels;
+                self.journal.record(now, &slot.name, What::Says { tunnels });
+            }
+        }
     }
 
     fn broken(&self, breach: &Breach) -> Failure {
