@@ -45,6 +45,22 @@ impl Candidate {
     fn is_suspect(&self, now: Instant) -> bool {
         self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
     }
+
+    /// The smallest is chosen.
+    fn rank(&self, now: Instant) -> (bool, bool, u32, u64) {
+        (self.is_suspect(now), !self.own, self.streams, self.turn)
+    }
+}
+
+/// What speaks for a tunnel, or against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It is this worker's own.
+    pub own: bool,
+    /// Requests of this worker on it.
+    pub streams: u32,
+    /// It owes an answer for long.
+    pub suspect: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -167,6 +183,31 @@ impl Cache {
         }
     }
 
+    /// The tunnel that [`Cache::pick`] would choose now, and what speaks for it; nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cache::pick`].
+    pub fn peek(&self, key: &RouteKey<'_>) -> Result<(TunnelId, Standing), Refusal> {
+        let index = match (&self.tenancy, key.tenant) {
+            (Tenancy::Shared(index), _) => index,
+            (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get(tenant).ok_or(Refusal::NoTunnel)?,
+            (Tenancy::Isolated(_), None) => return Err(Refusal::NoTenant),
+        };
+        let by_node = match key.names {
+            Names::Node => true,
+            Names::Cluster => false,
+            Names::Either => index.nodes.contains_key(key.id),
+        };
+        let chosen = index.peek(self.now, key.id, by_node, self.max_streams)?;
+        let standing = Standing {
+            own: chosen.own,
+            streams: chosen.streams,
+            suspect: chosen.is_suspect(self.now),
+        };
+        Ok((chosen.tunnel, standing))
+    }
+
     /// A request that was counted by [`Cache::pick`] has ended. No effect if the tunnel is gone.
     pub fn release(&mut self, tunnel: TunnelId) {
         self.with(tunnel, |candidate| {
@@ -270,6 +311,21 @@ impl Index {
         }
     }
 
+    fn peek(&self, now: Instant, id: &str, by_node: bool, max: u32) -> Result<&Candidate, Refusal> {
+        if by_node {
+            let node = self.nodes.get(id).ok_or(Refusal::NoTunnel)?;
+            return node.best(now, max, |_| true).ok_or(Refusal::Overloaded);
+        }
+        let cluster = self.clusters.get(id).ok_or(Refusal::NoTunnel)?;
+        let best = |trusting: bool| {
+            cluster.nodes.iter().find_map(|node| {
+                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_suspect(now));
+                self.nodes.get(node)?.best(now, max, serves)
+            })
+        };
+        best(false).or_else(|| best(true)).ok_or(Refusal::Overloaded)
+    }
+
     fn pick_node(&mut self, now: Instant, id: &str, max: u32) -> Result<TunnelId, Refusal> {
         let node = self.nodes.get_mut(id).ok_or(Refusal::NoTunnel)?;
         node.pick(now, max, |_| true).ok_or(Refusal::Overloaded)
@@ -301,12 +357,17 @@ impl Node {
         self.turns
     }
 
+    fn best(&self, now: Instant, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<&Candidate> {
+        let open = self.tunnels.iter().filter(|c| c.streams < max && eligible(c));
+        open.min_by_key(|c| c.rank(now))
+    }
+
     fn pick(&mut self, now: Instant, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<TunnelId> {
         let turn = self.next_turn();
         let some = self.tunnels.iter_mut();
         let chosen = some
             .filter(|c| c.streams < max && eligible(c))
-            .min_by_key(|c| (c.is_suspect(now), !c.own, c.streams, c.turn))?;
+            .min_by_key(|c| c.rank(now))?;
         if chosen.unanswered == 0 {
             chosen.owes_since = now;
         }

@@ -3,6 +3,8 @@
 //! Each is a `Dialer` with the default policy and a seed of its own that keeps one tunnel. None knows of the
 //! others: that they do not come in step is the jitter's work alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

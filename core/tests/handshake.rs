@@ -4,6 +4,8 @@
 //! how many bytes that was, or refuses with a typed reason. How the bytes were cut makes no difference. It never
 //! panics, and decides before [`NEEDS_AT_MOST`] bytes are there, whatever they are.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::SocketAddr;
 
 use eddy_core::handshake::request::{Announcement, Demands, Offer, Verdict};

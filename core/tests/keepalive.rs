@@ -9,6 +9,8 @@
 //! - Once the responder was asked to hand off, the data that it then sends arrives whole, once, in order and with
 //!   no ping in it; and every ping was answered.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! How the numbers are spelt: every name can be read back, so no two numbers share one, whatever is in the ids.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 

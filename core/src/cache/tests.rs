@@ -216,3 +216,41 @@ fn a_cluster_s_suspect_node_loses_its_turn_but_is_better_than_none() {
     cache.release(t(1));
     assert_eq!(cache.pick(&cluster), Ok(t(1)));
 }
+
+#[test]
+fn to_peek_says_what_a_pick_would_choose_and_changes_nothing() {
+    let mut cache = Cache::new(OWN, 2, false);
+    for (serial, node) in [(1, "n1"), (2, "n1"), (3, "n2")] {
+        cache.insert(
+            t(serial),
+            &identity("t", "c", node),
+            if serial == 1 { OWN } else { OTHER },
+        );
+    }
+    for _ in 0..4 {
+        let cluster = key(Names::Cluster, "c");
+        let (peeked, standing) = cache.peek(&cluster).unwrap();
+        assert_eq!(cache.peek(&cluster), Ok((peeked, standing)));
+        assert_eq!(cache.pick(&cluster), Ok(peeked));
+    }
+    assert_eq!(cache.peek(&key(Names::Node, "none")), Err(Refusal::NoTunnel));
+    cache.see(at(500));
+    let fresh = Standing {
+        own: false,
+        streams: 0,
+        suspect: false,
+    };
+    assert_eq!(
+        cache.peek(&key(Names::Either, "n1")),
+        Ok((t(2), fresh)),
+        "t1 is full"
+    );
+    cache.release(t(1));
+    let owing = Standing {
+        own: true,
+        streams: 1,
+        suspect: true,
+    };
+    cache.remove(t(2));
+    assert_eq!(cache.peek(&key(Names::Either, "n1")), Ok((t(1), owing)));
+}

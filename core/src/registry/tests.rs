@@ -110,7 +110,7 @@ fn every_event_in_every_state_has_one_outcome() {
             let sits = registry
                 .seats
                 .get(&tunnel)
-                .map_or("-".into(), |seat| seat.worker.to_string());
+                .map_or_else(|| "-".into(), |seat| seat.worker.to_string());
             let line = format!("{state:<9}{event:<14}-> {then:<9}{sits:<9}{}", told.join(" "));
             table += &format!("{}\n", line.trim_end());
         }

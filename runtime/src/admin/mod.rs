@@ -1,6 +1,7 @@
 //! The admin listener of both roles. Each answer is put together from what the workers report when asked, so
 //! that no number is shared with the request path.
 
+mod explain;
 mod text;
 
 use std::cell::Cell;
@@ -196,6 +197,9 @@ GET /ready          200 LIVE while this process can do its job, else 503 and why
 GET /server_info    version, role, node, uptime, workers (JSON)
 GET /config_dump    the configuration in force, every default spelled out (YAML)
 GET /tunnels        every tunnel, and why the last ones closed (JSON)
+GET /explain        ?node=ID or ?cluster=ID: which tunnel the next request takes and why, or why none (JSON)
+                      &tenant=ID      where tenants are kept apart
+                      &format=text    for people
 GET /help           this
 ";
 
@@ -203,7 +207,7 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
     let path = request.uri().path();
     if !matches!(
         path,
-        "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels"
+        "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels" | "/explain"
     ) {
         return plain(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{HELP}"));
     }
@@ -220,6 +224,7 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
         "/server_info" => server_info(admin),
         "/config_dump" => plain(StatusCode::OK, admin.config.clone()),
         "/tunnels" => tunnels(admin).await,
+        "/explain" => explained(admin, request.uri()).await,
         _ => plain(StatusCode::OK, HELP),
     }
 }
@@ -243,6 +248,20 @@ fn sum(reports: &[Report]) -> Sheet {
         sheet.merge(&report.stats);
     }
     sheet
+}
+
+async fn explained<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
+    let query = query(uri);
+    let asked = match explain::asked(&query) {
+        Ok(asked) => asked,
+        Err(wrong) => return plain(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
+    };
+    let explanation = explain::explain(admin, &asked).await;
+    if query.get("format") == Some(&"text") {
+        plain(StatusCode::OK, explain::as_text(&explanation))
+    } else {
+        json(&explanation)
+    }
 }
 
 async fn ready<N: Network>(admin: &Admin<N>) -> Answer {

@@ -65,7 +65,7 @@ impl Query {
 }
 
 /// RFC 3986, section 2.1; what is no escape stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -6,6 +6,7 @@
 
 mod accept;
 mod egress;
+pub mod explain;
 mod proxy;
 mod tunnel;
 mod waiting;
@@ -39,6 +40,7 @@ use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
 
+use self::explain::{Asked, Choice};
 use self::waiting::WaitingRoom;
 
 /// Sends requests into a tunnel that carries HTTP/2, from any worker.
@@ -57,6 +59,8 @@ pub(crate) enum Message<N: Network> {
     Serving(TunnelId, Sender),
     /// The admin asks.
     Report(oneshot::Sender<Report>),
+    /// The admin asks what would become of a request.
+    Explain(Asked, oneshot::Sender<Choice>),
     /// Finish.
     Drain,
     /// The clients of another worker are gone: it needs our tunnels no more.
@@ -124,6 +128,17 @@ impl<N: Network> Control<N> {
             // A worker that is gone has finished.
             let _ = worker.send(Message::Drain);
         }
+    }
+
+    /// Asks every worker what it would do with a request for somebody.
+    pub async fn explain(&self, asked: &Asked) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        for worker in &self.workers {
+            let (answer, choice) = oneshot::channel();
+            let _ = worker.send(Message::Explain(asked.clone(), answer));
+            choices.extend(choice.await.ok());
+        }
+        choices
     }
 
     /// Asks every worker and adds the answers up.
@@ -355,6 +370,10 @@ impl<N: Network> Worker<N> {
             Message::Report(answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.report());
+            }
+            Message::Explain(asked, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.explain(&asked));
             }
             Message::Drain => self.drain.set(),
             Message::ClientsGone => drop(self.others_with_clients.borrow_mut().pop()),
