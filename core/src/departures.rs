@@ -16,11 +16,14 @@ pub const EXPECTED_FOR: Duration = Duration::from_secs(10);
 /// How many departures are remembered.
 pub const DEPARTURES_MAX: usize = 4096;
 
-/// Those of one tenant, or of all if tenants share one space of ids.
+/// When, and the how manieth departure it was: two may be at one instant.
+type Last = (Instant, u64);
+
+/// The last departures of each node and cluster of one tenant, or of all if tenants share one space of ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Gone {
-    nodes: BTreeMap<NodeId, Instant>,
-    clusters: BTreeMap<ClusterId, Instant>,
+    nodes: BTreeMap<NodeId, Last>,
+    clusters: BTreeMap<ClusterId, Last>,
 }
 
 /// The departures of one worker's directory.
@@ -29,7 +32,8 @@ pub struct Departures {
     tenant_isolation: bool,
     shared: Gone,
     isolated: BTreeMap<TenantId, Gone>,
-    order: VecDeque<(Instant, Identity)>,
+    order: VecDeque<(Last, Identity)>,
+    serial: u64,
 }
 
 impl Departures {
@@ -43,6 +47,7 @@ impl Departures {
             },
             isolated: BTreeMap::new(),
             order: VecDeque::new(),
+            serial: 0,
         }
     }
 
@@ -54,9 +59,11 @@ impl Departures {
         } else {
             &mut self.shared
         };
-        gone.nodes.insert(identity.node.clone(), now);
-        gone.clusters.insert(identity.cluster.clone(), now);
-        self.order.push_back((now, identity.clone()));
+        self.serial += 1;
+        let last = (now, self.serial);
+        gone.nodes.insert(identity.node.clone(), last);
+        gone.clusters.insert(identity.cluster.clone(), last);
+        self.order.push_back((last, identity.clone()));
     }
 
     /// Whether who is asked for may be back soon.
@@ -74,7 +81,7 @@ impl Departures {
             Names::Cluster => cluster,
             Names::Either => node.max(cluster),
         };
-        at.is_some_and(|at| now - *at < EXPECTED_FOR)
+        at.is_some_and(|(at, _)| now - *at < EXPECTED_FOR)
     }
 
     /// How many departures are remembered.
@@ -88,11 +95,11 @@ impl Departures {
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front() {
+        while let Some(((at, _), _)) = self.order.front() {
             if now - *at < EXPECTED_FOR && self.order.len() < DEPARTURES_MAX {
                 return;
             }
-            let Some((at, identity)) = self.order.pop_front() else {
+            let Some((last, identity)) = self.order.pop_front() else {
                 return;
             };
             let gone = if self.tenant_isolation {
@@ -102,10 +109,10 @@ impl Departures {
             };
             let Some(gone) = gone else { continue };
             // It may have gone again since.
-            if gone.nodes.get(&identity.node) == Some(&at) {
+            if gone.nodes.get(&identity.node) == Some(&last) {
                 gone.nodes.remove(&identity.node);
             }
-            if gone.clusters.get(&identity.cluster) == Some(&at) {
+            if gone.clusters.get(&identity.cluster) == Some(&last) {
                 gone.clusters.remove(&identity.cluster);
             }
             if self.tenant_isolation && *gone == Gone::default() {
@@ -117,6 +124,11 @@ impl Departures {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn identity(node: &str, cluster: &str, tenant: &str) -> Identity {
@@ -187,5 +199,58 @@ mod tests {
         assert_eq!(departures.len(), 1);
         let gone = &departures.shared;
         assert_eq!((gone.nodes.len(), gone.clusters.len()), (1, 1));
+    }
+
+    /// Of a node's two tunnels that went at one instant, forgetting the one once forgot the other.
+    #[test]
+    fn two_departures_at_one_instant_are_two() {
+        let mut departures = Departures::new(false);
+        departures.on_gone(at(0), &identity("edge", "edges", "acme"));
+        departures.on_gone(at(0), &identity("edge", "edges", "acme"));
+        for i in 2..=DEPARTURES_MAX {
+            departures.on_gone(at(0), &identity(&format!("edge-{i}"), "others", "acme"));
+        }
+        assert_eq!(departures.len(), DEPARTURES_MAX);
+        assert!(departures.expects(at(1), &key(Names::Node, "edge", None)));
+        assert!(departures.expects(at(1), &key(Names::Cluster, "edges", None)));
+        departures.on_gone(at(0), &identity("last", "others", "acme"));
+        assert!(!departures.expects(at(1), &key(Names::Node, "edge", None)));
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        select(vec!["a", "b", "a:b", ":"]).prop_map(str::to_owned)
+    }
+
+    proptest! {
+        /// Beside a list of all departures, searched from end to end.
+        #[test]
+        fn expected_is_who_went_lately(
+            isolation: bool,
+            history in vec((0..4_000u64, (name(), name(), name())), 0..30),
+            names in select(vec![Names::Either, Names::Node, Names::Cluster]),
+            id in name(), tenant in option::of(name()), later in 0..12_000u64,
+        ) {
+            let ms = |ms| Instant::from_origin(Duration::from_millis(ms));
+            let (mut departures, mut now, mut list) = (Departures::new(isolation), 0, Vec::new());
+            prop_assert!(departures.is_empty());
+            for (passed, (node, cluster, tenant)) in history {
+                now += passed;
+                departures.on_gone(ms(now), &identity(&node, &cluster, &tenant));
+                list.push((now, node, cluster, tenant));
+                let lately = list.iter().filter(|(at, ..)| now - at < 10_000).count();
+                prop_assert_eq!((departures.len(), departures.is_empty()), (lately, false));
+            }
+            now += later;
+            let expected = list.iter().any(|(at, node, cluster, of)| {
+                let named = match names {
+                    Names::Node => id == *node,
+                    Names::Cluster => id == *cluster,
+                    Names::Either => id == *node || id == *cluster,
+                };
+                now - at < 10_000 && named && (!isolation || tenant.as_ref() == Some(of))
+            });
+            let key = RouteKey { tenant: tenant.as_deref(), names, id: &id };
+            prop_assert_eq!(departures.expects(ms(now), &key), expected);
+        }
     }
 }
