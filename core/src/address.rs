@@ -390,7 +390,19 @@ mod tests {
             format!("{:17} {}\n", text.escape_debug().to_string(), rule.unwrap())
         })
         .concat();
-        insta::assert_snapshot!(table, @"");
+        insta::assert_snapshot!(table, @r#"
+        RC://n:c:t@u:1    at byte 0: must begin with "rc://"
+        rc://n:c:t        at byte 10: must have exactly one '@', has 0
+        rc://n:c@u:1      at byte 8: must have exactly two ':' before the '@', has 1
+        rc://n:c:t@u      at byte 12: must have exactly one ':' behind the '@', has 0
+        rc://n:c:@u:1     at byte 9: the tenant may not be empty: responders since Envoy 1.40 refuse such handshakes
+        rc://:c:t@u:1     at byte 5: the node is empty
+        rc://n: c:t@u:1   at byte 7: the cluster begins or ends with a blank
+        rc://n:c:t\t@u:1  at byte 10: the tenant has '\t' at byte 1, which cannot travel in an HTTP header
+        rc://n:c:t@:1     at byte 11: the upstream cluster is empty
+        rc://n:c:t@u:x    at byte 13: the count must be a number from 0 to 1024, is "x"
+        rc://n:c:t@u:1025 at byte 13: the count must be from 0 to 1024, is 1025
+        "#);
     }
 
     proptest! {

@@ -64,8 +64,8 @@ impl GoAwayWatch {
                             self.0 = State::Done;
                             return true;
                         }
-                        let left =
-                            usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+                        let [high, middle, low, ..] = *head;
+                        let left = u32::from_be_bytes([0, high, middle, low]) as usize;
                         self.0 = State::Payload { left };
                     }
                 }
@@ -89,6 +89,8 @@ impl GoAwayWatch {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -139,5 +141,37 @@ mod tests {
     #[test]
     fn what_is_no_http2_is_not_looked_at() {
         assert_eq!(seen(b"GET / HTTP/1.1\r\n\r\n\0\0\x08\x07\0\0\0\0\0", 4), []);
+    }
+
+    proptest! {
+        /// Frames of any kind and length, full of what looks like a GOAWAY, in any reads: the first one is seen, once,
+        /// in the read that completes its head.
+        #[test]
+        fn the_first_goaway_is_seen_whatever_is_before_it_and_however_it_is_cut(
+            frames in prop::collection::vec((0..10u8, prop_oneof![0..600usize, 65_000..140_000usize]), 0..5),
+            cuts in prop::collection::vec(1..50_000usize, 0..20),
+        ) {
+            let mut stream = PREFACE.to_vec();
+            let mut head_ends = None;
+            for (kind, length) in frames {
+                if kind == GOAWAY && head_ends.is_none() {
+                    head_ends = Some(stream.len() + HEAD_BYTES);
+                }
+                stream.extend(frame(kind, &vec![GOAWAY; length]));
+            }
+            let (mut watch, mut from, mut cuts) = (GoAwayWatch::default(), 0, cuts.into_iter());
+            while from < stream.len() {
+                let to = cuts.next().map_or(stream.len(), |length| (from + length).min(stream.len()));
+                let expected = head_ends.is_some_and(|end| (from + 1..=to).contains(&end));
+                prop_assert_eq!(watch.on_bytes(&stream[from..to]), expected);
+                from = to;
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_borne(reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..10)) {
+            let mut watch = GoAwayWatch::default();
+            prop_assert!(reads.iter().filter(|read| watch.on_bytes(read)).count() <= 1);
+        }
     }
 }

@@ -187,4 +187,31 @@ mod tests {
         assert_eq!(NodeId::parse(" a"), Err(IdError::OuterBlank));
         assert_eq!(NodeId::parse("a "), Err(IdError::OuterBlank));
     }
+
+    #[test]
+    fn what_is_logged_says_whose_and_which() {
+        let tunnel = TunnelId {
+            named_by: WorkerId(3),
+            serial: 17,
+        };
+        assert_eq!(
+            (tunnel.to_string(), WorkerId(3).to_string()),
+            ("3-17".into(), "worker_3".into())
+        );
+        let node = NodeId::parse("a\"b").unwrap();
+        assert_eq!(format!("{node} {node:?}"), r#"a"b "a\"b""#);
+    }
+
+    #[test]
+    fn each_rule_has_a_text() {
+        let text = |bad: &str| NodeId::parse(bad).unwrap_err().to_string();
+        assert_eq!(text(""), "is empty");
+        assert_eq!(text(&"x".repeat(256)), "has 256 bytes; at most 255 are allowed");
+        assert_eq!(
+            text("a\nb"),
+            r"has '\n' at byte 1, which cannot travel in an HTTP header"
+        );
+        assert_eq!(text(" a"), "begins or ends with a blank");
+        assert_eq!(IdError::NotUtf8.to_string(), "is not UTF-8");
+    }
 }

@@ -70,3 +70,51 @@ impl Deadline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn it_reads_as_seconds() {
+        assert_eq!(format!("{:?} {:?}", at(61_007), Instant::ZERO), "61.007s 0.000s");
+    }
+
+    #[test]
+    fn the_end_of_time_is_never_passed() {
+        let end = Instant::from_origin(Duration::MAX);
+        assert_eq!(end + Duration::from_secs(1), end);
+    }
+
+    #[test]
+    fn the_earlier_deadline_is_kept_and_of_equal_ones_the_first() {
+        let deadline = |ms, reason| Some(Deadline { at: at(ms), reason });
+        let (one, same, later) = (deadline(1, "one"), deadline(1, "same"), deadline(2, "later"));
+        for (a, b, earlier) in [
+            (one, later, one),
+            (later, one, one),
+            (one, same, one),
+            (one, None, one),
+            (None, one, one),
+            (None, None, None),
+        ] {
+            assert_eq!(Deadline::earlier(a, b), earlier);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_is_between(start in 0..1_000_000u64, more in 0..1_000_000u64) {
+            let (from, by) = (at(start), Duration::from_millis(more));
+            prop_assert_eq!((from + by - from, from - (from + by)), (by, Duration::ZERO));
+            prop_assert_eq!((from + by).since(from), by);
+            prop_assert_eq!((from + by).since_origin(), Duration::from_millis(start + more));
+        }
+    }
+}

@@ -312,5 +312,5 @@ fn every_refusal_of_the_wire_rules_comes_out_byte_exact() {
         - node         parse_error       HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n25\r\nBad node-id header value: it is empty\r\n0\r\n\r\n
         - pipelined    pipelined         HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\nb\r\nBad Request\r\n0\r\n\r\n
         9 limit        rejected          HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n8\r\nrejected\r\n0\r\n\r\n
-        ");
+    ");
 }

@@ -5,13 +5,12 @@
 mod calm;
 mod histories;
 mod pace;
+mod table;
 mod targets;
 
 use std::time::Duration;
 
 use super::*;
-
-const EVENTS: &[&str] = &["established", "failed", "goaway", "closed", "gone", "drain"];
 
 fn host(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 9_000))
@@ -356,107 +355,4 @@ fn a_drain_with_nothing_to_wait_for_is_done() {
     assert!(!s.dialer.is_drained());
     s.drain();
     assert!(s.dialer.is_drained());
-}
-
-/// State × event → outcome, as one table to read.
-#[test]
-fn every_event_in_every_state_has_one_outcome() {
-    type Setup = fn() -> Script;
-    let states: [(&str, Setup); 5] = [
-        ("backoff", || {
-            let mut s = Script::dialing(1);
-            s.failed('a', &DialFailure::Refused);
-            s
-        }),
-        ("waiting", || {
-            let mut s = Script::new(DialerPolicy {
-                max_dials: 1,
-                ..policy()
-            });
-            s.targets(&[(1, 1)]).actions();
-            s.failed('a', &DialFailure::Refused)
-                .targets(&[(1, 1), (2, 1)])
-                .actions();
-            s.at(50).tick();
-            s
-        }),
-        ("connecting", || Script::dialing(1)),
-        ("established", || Script::up(1)),
-        ("draining", || {
-            let mut s = Script::up(1);
-            s.targets(&[(1, 0)]).actions();
-            s
-        }),
-    ];
-    let mut table = String::new();
-    for (state, setup) in states {
-        for event in EVENTS {
-            let mut s = setup();
-            match *event {
-                "established" => s.established('a'),
-                "failed" => s.failed('a', &DialFailure::Protocol),
-                "goaway" => s.goaway('a'),
-                "closed" => s.closed('a'),
-                "gone" => s.targets(&[(2, 1)]),
-                _ => s.drain(),
-            };
-            let actions = s.actions().join(", ");
-            let of_host_1 = s.dialer.hosts().find(|v| v.host == host(1));
-            let stands = of_host_1.map_or_else(
-                || "forgotten".to_owned(),
-                |v| {
-                    let counts = [
-                        ("connected", v.connected),
-                        ("connecting", v.connecting),
-                        ("backing off", v.backing_off),
-                        ("draining", v.draining),
-                    ];
-                    let some: Vec<_> = counts
-                        .iter()
-                        .filter(|(_, n)| *n > 0)
-                        .map(|(name, _)| *name)
-                        .collect();
-                    if some.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        some.join("+")
-                    }
-                },
-            );
-            table.push_str(format!("{state:11} {event:11} -> {stands:19} {actions}").trim_end());
-            table.push('\n');
-        }
-    }
-    insta::assert_snapshot!(table, @r"
-        backoff     established -> backing off
-        backoff     failed      -> backing off
-        backoff     goaway      -> backing off
-        backoff     closed      -> backing off
-        backoff     gone        -> forgotten           dial b h2
-        backoff     drain       -> none
-        waiting     established -> backing off
-        waiting     failed      -> backing off
-        waiting     goaway      -> backing off
-        waiting     closed      -> backing off
-        waiting     gone        -> forgotten
-        waiting     drain       -> none                abort b
-        connecting  established -> connected
-        connecting  failed      -> backing off
-        connecting  goaway      -> connecting
-        connecting  closed      -> backing off
-        connecting  gone        -> forgotten           abort a, dial b h2
-        connecting  drain       -> none                abort a
-        established established -> connected
-        established failed      -> backing off
-        established goaway      -> connecting+draining dial b h1
-        established closed      -> backing off
-        established gone        -> draining            drain a, dial b h2
-        established drain       -> draining            drain a
-        draining    established -> draining
-        draining    failed      -> none
-        draining    goaway      -> draining
-        draining    closed      -> none
-        draining    gone        -> draining            dial b h2
-        draining    drain       -> draining
-    ");
 }

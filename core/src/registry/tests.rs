@@ -156,7 +156,7 @@ fn every_event_in_every_state_has_one_outcome() {
         closed   upgraded      -> -        -
         closed   draining      -> -        -
         closed   closed        -> -        -
-        ");
+    ");
 }
 
 #[test]

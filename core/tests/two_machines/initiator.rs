@@ -29,7 +29,7 @@ pub(crate) struct Initiator {
     tasks: BTreeMap<Slot, (Conn, Task)>,
 }
 
-fn address(responder: usize) -> SocketAddr {
+pub(crate) fn address(responder: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(responder).unwrap()], 9_000))
 }
 

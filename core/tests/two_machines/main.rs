@@ -2,12 +2,13 @@
 //! by a network that delays, cuts, loses, refuses and swallows, and by processes that die and return.
 //!
 //! The contract: whatever happened, once the world is calm every tunnel that is wanted is up within
-//! [`CALM_WITHIN`], both sides agree on which, every worker of a responder can choose it, and nobody holds
-//! anything else.
+//! [`CALM_WITHIN`], both sides agree on which, every worker of a responder can choose it, the numbers of both say so,
+//! and nobody holds anything else.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod initiator;
+mod numbers;
 mod responder;
 mod wire;
 
@@ -232,6 +233,13 @@ impl World {
                 "only those are known who are wanted"
             );
             assert_eq!(initiator.dialer.poll_timeout(), None, "nothing is left to do");
+            let hosts = (0..)
+                .map(|n| initiator::address(n).to_string())
+                .zip(&initiator.wanted);
+            assert_eq!(
+                numbers::of_initiator(&initiator.dialer),
+                numbers::dialed_at_rest(hosts)
+            );
         }
         for (n, responder) in self.responders.iter_mut().enumerate() {
             let mut identities = BTreeMap::new();
@@ -243,6 +251,14 @@ impl World {
                 assert_eq!(here, initiator.wanted[n] as usize);
                 identities.insert(Arc::new(initiator.identity.clone()), initiator.wanted[n]);
             }
+            let nodes = self
+                .initiators
+                .iter()
+                .map(|i| (i.identity.node.as_str(), i.wanted[n]));
+            assert_eq!(
+                numbers::of_responder(&responder.registries),
+                numbers::accepted_at_rest(nodes)
+            );
             let open: usize = responder
                 .registries
                 .iter()
