@@ -27,7 +27,8 @@ pub struct DialerPolicy {
     pub max_dials: u32,
     /// For the connect and the handshake together.
     pub dial_timeout: Duration,
-    /// A tunnel that lived this long proves the host good: the backoff begins anew.
+    /// A tunnel that lived this long, and no less than the shortest wait, proves the host good: the backoff begins
+    /// anew.
     pub stable_after: Duration,
     /// For what runs on a tunnel that drains.
     pub drain_timeout: Duration,
@@ -211,6 +212,24 @@ mod tests {
         }
         assert_eq!(share(3, 1, WorkerId(0), host(9), false), 3);
         assert_eq!(share(3, 4, WorkerId(2), host(9), true), 3);
+    }
+
+    /// By FNV-1a of the address and the port, in network order.
+    #[test]
+    fn the_first_worker_follows_from_the_host_s_address() {
+        let one = |workers| (0..workers).find(|w| share(1, workers, WorkerId(*w), host(1), false) == 1);
+        let hash = [10, 0, 0, 1, 0x23, 0x28]
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| {
+                (hash ^ byte).wrapping_mul(0x0100_0193)
+            });
+        for workers in 2..=16 {
+            assert_eq!(
+                one(workers).map(u32::from),
+                Some(hash % u32::from(workers)),
+                "{hash:#x}"
+            );
+        }
     }
 
     #[test]

@@ -324,6 +324,26 @@ mod tests {
         }
     }
 
+    /// For logs: where the peer is told why, the same text.
+    #[test]
+    fn every_refusal_has_a_text_for_the_log() {
+        let logged = |refusal: Refusal| refusal.to_string();
+        assert_eq!(logged(Refusal::HttpError), "the request is no HTTP/1.1");
+        assert_eq!(logged(Refusal::HttpVersion), "the request is HTTP/1.0");
+        assert_eq!(logged(Refusal::HeadTooLarge), "the request's head is too large");
+        assert_eq!(
+            logged(Refusal::Pipelined),
+            "bytes follow the request before its answer"
+        );
+        assert_eq!(
+            logged(Refusal::Limit { retry_after: None }),
+            "there are too many already"
+        );
+        assert_eq!(logged(Refusal::Timeout), "the request did not come in time");
+        assert_eq!(logged(Refusal::PeerClosed), "the peer went away");
+        assert_eq!(logged(Refusal::MissingIds), Refusal::MissingIds.body());
+    }
+
     #[test]
     fn where_nobody_listens_nothing_is_said() {
         assert_eq!(text(&Refusal::Timeout), "");

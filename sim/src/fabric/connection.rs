@@ -125,6 +125,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.ends.iter().all(|end| matches!(end, End::Closed(_)))
+    }
+
     pub(super) fn is_held_by(&self, process: ProcessId) -> bool {
         self.holder(Side::Client) == Some(process) || self.holder(Side::Server) == Some(process)
     }

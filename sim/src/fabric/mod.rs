@@ -54,7 +54,10 @@ struct State {
     seed: u64,
     paths: Paths,
     names: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Those of which an end is open, or still to come.
     connections: BTreeMap<ConnectionId, Connection>,
+    /// How many there have been.
+    count: u64,
     /// The newest connection of each pair of client and server address.
     pairs: BTreeMap<(SocketAddr, SocketAddr), ConnectionId>,
     events: Vec<(Duration, NetEvent)>,
@@ -65,6 +68,21 @@ struct State {
 /// Simulated time; zero outside of a simulation.
 pub(crate) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
+}
+
+impl State {
+    /// Forgets a connection that nobody holds any more.
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id).filter(|c| c.is_over()) else {
+            return;
+        };
+        let pair = (connection.client, connection.server);
+        self.connections.remove(&id);
+        // The pair may be another connection's by now.
+        if self.pairs.get(&pair) == Some(&id) {
+            self.pairs.remove(&pair);
+        }
+    }
 }
 
 impl Fabric {

@@ -69,7 +69,8 @@ impl SimNetwork {
             connection.is_some_and(|connection| connection.end(side) == End::Coming)
         });
         let id = known.unwrap_or_else(|| {
-            let id = ConnectionId(state.connections.len() as u64 + 1);
+            state.count += 1;
+            let id = ConnectionId(state.count);
             state
                 .connections
                 .insert(id, Connection::new(pair.0, pair.1, now()));

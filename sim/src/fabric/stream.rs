@@ -319,5 +319,6 @@ impl Drop for SimStream {
             }
         }
         state.events.push((now(), NetEvent::Closed(id, side)));
+        state.forget(id);
     }
 }
