@@ -1,8 +1,8 @@
 //! The handshake of a tunnel (wire.md section 2): one HTTP/1.1 request and its answer, both roles.
 //!
 //! Parsers are given everything that came so far, each time more came, and answer "more", a value with how
-//! many bytes it took, or a verdict. How the bytes were cut never changes the outcome, and no outcome takes
-//! more than a few times [`HEAD_BYTES_MAX`].
+//! many bytes it took, or a verdict. How the bytes were cut never changes the outcome, and whatever they are, twice
+//! [`HEAD_BYTES_MAX`] and one byte are enough for one.
 
 mod head;
 mod refusal;

@@ -270,6 +270,12 @@ mod tests {
         for length in [DETAIL_BYTES_MAX - 1, DETAIL_BYTES_MAX, DETAIL_BYTES_MAX + 1] {
             assert_eq!(detail(&b"x".repeat(length)).len(), length.min(DETAIL_BYTES_MAX));
         }
+        assert_eq!(
+            detail("ä".repeat(DETAIL_BYTES_MAX).as_bytes()).len(),
+            DETAIL_BYTES_MAX
+        );
+        let cut_within = detail(["x", &"ä".repeat(DETAIL_BYTES_MAX)].concat().as_bytes());
+        assert_eq!(cut_within.len(), DETAIL_BYTES_MAX, "half a letter is a blank");
     }
 
     #[test]
@@ -325,6 +331,27 @@ mod tests {
         let answer = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(HEAD_BYTES_MAX / 25 + 1);
         assert_eq!(plain(&answer[..HEAD_BYTES_MAX]), Ok(None));
         assert_eq!(plain(&answer), Err(Rejection::HeadTooLarge));
+    }
+
+    #[test]
+    fn every_rejection_has_a_text_for_the_log() {
+        let told = Rejection::Status {
+            code: 429,
+            retry_after: Some(Duration::from_secs(7)),
+            detail: "full".into(),
+        };
+        assert_eq!(told.to_string(), "the answer is 429: full");
+        assert_eq!(
+            (told.retry_after(), status(429).retry_after()),
+            (Some(Duration::from_secs(7)), None)
+        );
+        assert_eq!(status(403).to_string(), "the answer is 403");
+        assert_eq!(Rejection::Malformed.to_string(), "the answer is no HTTP");
+        assert_eq!(Rejection::Body.to_string(), "the answer has a body");
+        assert_eq!(
+            Rejection::HeadTooLarge.to_string(),
+            "the answer's head is too large"
+        );
     }
 
     #[test]

@@ -215,7 +215,11 @@ fn a_late_call_fires_once() {
 #[derive(Clone, Debug)]
 enum Step {
     Bytes(Vec<u8>),
-    Fire { late: u64 },
+    Fire {
+        late: u64,
+    },
+    /// Just before the timer.
+    Early,
     HandOff,
 }
 
@@ -233,6 +237,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => piece().prop_map(Step::Bytes),
         4 => Just(Step::Bytes(PING.to_vec())),
         4 => (0u64..4_000).prop_map(|late| Step::Fire { late }),
+        2 => Just(Step::Early),
         1 => Just(Step::HandOff),
     ]
 }
@@ -269,6 +274,14 @@ proptest! {
                 Step::HandOff => {
                     wanted = true;
                     pinger.hand_off(now);
+                }
+                Step::Early => {
+                    let deadline = pinger.poll_timeout().filter(|deadline| deadline.at > now);
+                    if let Some(deadline) = deadline {
+                        now = Instant::from_origin(deadline.at.since_origin() - Duration::from_nanos(1));
+                        pinger.handle_timeout(now);
+                        prop_assert_eq!(pinger.poll_timeout(), Some(deadline), "an early call does nothing");
+                    }
                 }
                 Step::Fire { late } => {
                     if let Some(deadline) = pinger.poll_timeout() {
