@@ -249,8 +249,23 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                     names,
                     id: &id,
                 };
+                let peeked = cache.peek(&key);
+                if let Ok((tunnel, standing)) = peeked {
+                    let line = model.lines.iter().find(|line| line.tunnel == tunnel).unwrap();
+                    let expected = Standing {
+                        own: line.own,
+                        streams: line.streams,
+                        suspect: line.is_suspect(model.now),
+                    };
+                    assert_eq!(standing, expected);
+                }
                 let answer = cache.pick(&key);
                 assert_eq!(answer, model.pick(&key));
+                assert_eq!(
+                    answer,
+                    peeked.map(|(tunnel, _)| tunnel),
+                    "who peeks sees what a pick takes"
+                );
                 running.extend(answer);
                 waiting.extend(answer);
             }
