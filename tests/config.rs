@@ -183,6 +183,16 @@ fn a_file_that_is_missing_or_empty_or_no_yaml_says_so() {
     );
 }
 
+/// A strange character of the file does not break the line that blames it.
+#[test]
+fn a_message_is_one_line_whatever_it_quotes() {
+    let said = refusal(&RESPONDER.replace("workers: 1", "work\u{85}ers: 1"));
+    assert!(
+        said.starts_with("f:2:1: work\\u{85}ers: unknown key; allowed here: "),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn a_file_is_read_under_its_own_name() {
     let directory = tempfile::tempdir().unwrap();

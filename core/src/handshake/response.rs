@@ -83,7 +83,11 @@ pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> 
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Rejection::HeadTooLarge),
             Err(_) => return Err(Rejection::Malformed),
         };
-        let code = answer.code.ok_or(Rejection::Malformed)?;
+        // Three digits, the first of which is none but 1 to 9 (RFC 9110, section 15).
+        let code = answer
+            .code
+            .filter(|code| *code >= 100)
+            .ok_or(Rejection::Malformed)?;
         match (mode, code) {
             (Mode::Plain, 200) => {
                 return match head::empty_body(answer.headers, &bytes[end..]) {
@@ -299,6 +303,7 @@ mod tests {
         assert_eq!(plain(b"SSH-2.0-OpenSSH"), Err(Rejection::Malformed));
         assert_eq!(plain(b"\x16\x03\x01"), Err(Rejection::Malformed));
         assert_eq!(plain(b"HTTP/1.1 2x0 OK\r\n\r\n"), Err(Rejection::Malformed));
+        assert_eq!(plain(b"HTTP/1.1 000 OK\r\n\r\n"), Err(Rejection::Malformed));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration, and how it is said: one line that names the file, the line, the key
 //! and what is allowed.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::path::PathBuf;
 
@@ -54,8 +54,23 @@ pub enum ConfigError {
     },
 }
 
+/// Passes a text on with its control characters escaped: it quotes a file, and stays one line.
+struct OneLine<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(char::is_control) {
+            let printable = piece.trim_end_matches(char::is_control);
+            self.0.write_str(printable)?;
+            write!(self.0, "{}", piece[printable.len()..].escape_default())?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut OneLine(f);
         match self {
             Self::Read { path, source } => write!(f, "{}: cannot be read: {source}", path.display()),
             Self::Empty { name } => write!(

@@ -1,0 +1,182 @@
+//! Keepalive, both ends, given the same reads at the same times.
+//!
+//! The input is steps. A byte below 0x80 is a read of that many of the bytes that follow; 0x80 to 0xBF lets time
+//! pass, 50 ms for each above 0x80; from 0xC0 on a request wants the tunnel.
+
+use std::time::Duration;
+
+use eddy_core::goaway::GoAwayWatch;
+use eddy_core::keepalive::{EchoAction, Echoer, PING, PingAction, PingPolicy, Pinger, SilencePolicy};
+use eddy_core::rng::Rng;
+use eddy_core::time::{Deadline, Instant};
+
+const TICK: Duration = Duration::from_millis(50);
+
+pub(crate) fn check(mut data: &[u8]) {
+    let mut now = Instant::ZERO;
+    let mut responder = Responder::new();
+    let mut initiator = Initiator::new();
+    while let Some((&step, rest)) = data.split_first() {
+        data = rest;
+        match step {
+            0..0x80 => {
+                let (read, rest) = data.split_at(data.len().min(step.into()));
+                data = rest;
+                responder.pinger.on_bytes(now, read);
+                initiator.read(now, read);
+            }
+            0x80..0xC0 => {
+                let until = now + TICK * u32::from(step - 0x80);
+                while let Some(at) = responder.due(until) {
+                    responder.pinger.handle_timeout(at);
+                    responder.perform(at);
+                }
+                while let Some(at) = initiator.due(until) {
+                    initiator.echoer.handle_timeout(at);
+                    initiator.perform(at);
+                }
+                now = until;
+            }
+            0xC0.. => responder.pinger.hand_off(now),
+        }
+        responder.perform(now);
+        initiator.perform(now);
+    }
+    initiator.compare();
+}
+
+/// A timer that is due by `until`.
+fn due(timer: Option<Deadline>, until: Instant) -> Option<Instant> {
+    timer.map(|timer| timer.at).filter(|at| *at <= until)
+}
+
+struct Responder {
+    pinger: Pinger,
+    outstanding: bool,
+    over: bool,
+}
+
+impl Responder {
+    fn new() -> Self {
+        Self {
+            pinger: Pinger::new(Instant::ZERO, PingPolicy::default(), Rng::from_seed(1)),
+            outstanding: false,
+            over: false,
+        }
+    }
+
+    fn due(&self, until: Instant) -> Option<Instant> {
+        due(self.pinger.poll_timeout(), until)
+    }
+
+    fn perform(&mut self, now: Instant) {
+        while let Some(action) = self.pinger.poll_action() {
+            assert!(!self.over, "{action:?} behind the last word");
+            match action {
+                PingAction::Ping => {
+                    assert!(!self.outstanding, "a second ping");
+                    self.outstanding = true;
+                }
+                PingAction::Echoed { .. } => self.outstanding = false,
+                PingAction::Missed => assert!(self.outstanding),
+                PingAction::HandOff => {
+                    assert!(!self.outstanding, "an echo is still owed");
+                    self.over = true;
+                }
+                PingAction::Dead | PingAction::Unexpected => self.over = true,
+            }
+        }
+        match self.pinger.poll_timeout() {
+            None => assert!(self.over, "nobody wakes it"),
+            Some(timer) => assert!(!self.over && timer.at > now, "{timer:?} at {now:?}"),
+        }
+    }
+}
+
+struct Initiator {
+    echoer: Echoer,
+    heard: Vec<u8>,
+    echoes: usize,
+    delivered: Option<Vec<u8>>,
+    silent: bool,
+    /// True as soon as a GOAWAY was seen in what was delivered, read by read.
+    goaway: bool,
+    watch: GoAwayWatch,
+    last_read: usize,
+}
+
+impl Initiator {
+    fn new() -> Self {
+        Self {
+            echoer: Echoer::new(Instant::ZERO, SilencePolicy::default()),
+            heard: Vec::new(),
+            echoes: 0,
+            delivered: None,
+            silent: false,
+            goaway: false,
+            watch: GoAwayWatch::default(),
+            last_read: 0,
+        }
+    }
+
+    fn due(&self, until: Instant) -> Option<Instant> {
+        due(self.echoer.poll_timeout(), until)
+    }
+
+    fn read(&mut self, now: Instant, read: &[u8]) {
+        if self.silent {
+            return;
+        }
+        self.heard.extend(read);
+        if let Some(data) = &mut self.delivered {
+            // From here on the bytes are HTTP's, and do not pass the echoer.
+            data.extend(read);
+            self.goaway |= self.watch.on_bytes(read);
+            return;
+        }
+        self.last_read = read.len();
+        self.echoer.on_bytes(now, read);
+    }
+
+    fn perform(&mut self, now: Instant) {
+        while let Some(action) = self.echoer.poll_action() {
+            assert!(
+                !self.silent && self.delivered.is_none(),
+                "{action:?} behind the last word"
+            );
+            match action {
+                EchoAction::Echo => self.echoes += 1,
+                EchoAction::HandOff(bytes) => {
+                    self.goaway |= self.watch.on_bytes(&bytes);
+                    self.delivered = Some(bytes);
+                }
+                EchoAction::Silent => self.silent = true,
+            }
+        }
+        match self.echoer.poll_timeout() {
+            None => assert!(self.silent || self.delivered.is_some(), "nobody wakes it"),
+            Some(timer) => assert!(timer.at > now, "{timer:?} at {now:?}"),
+        }
+    }
+
+    /// The naive reading of the whole stream.
+    fn compare(&self) {
+        let mut data = self.heard.as_slice();
+        let mut pings = 0_usize;
+        while let Some(rest) = data.strip_prefix(PING) {
+            data = rest;
+            pings += 1;
+        }
+        let is_data = !PING.starts_with(data);
+        let delivered = self.delivered.as_deref();
+        assert_eq!(delivered, is_data.then_some(data), "of {:?}", self.heard);
+        if is_data {
+            // Those in front of data in one read are not echoed.
+            let in_one_read = self.last_read / PING.len() + 1;
+            assert!((pings.saturating_sub(in_one_read)..=pings).contains(&self.echoes));
+            assert_eq!(self.goaway, GoAwayWatch::default().on_bytes(data));
+        } else {
+            assert_eq!(self.echoes, pings);
+        }
+    }
+}
