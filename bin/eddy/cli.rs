@@ -34,6 +34,9 @@ pub(crate) enum Command {
         /// The configuration (YAML)
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Take over from a process on the same addresses: wait until it drains (SIGTERM), then go on in its place
+        #[arg(long)]
+        take_over: bool,
     },
     /// Dial out to responders, and serve the requests that come back
     #[command(after_help = "Example:\n  eddy initiator -c docs/sandbox/initiator.yaml")]

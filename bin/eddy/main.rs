@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use eddy_runtime::config::Config;
+use eddy_runtime::responder::Start;
 
 use cli::{Cli, Command};
 use process::Failure;
@@ -25,8 +26,10 @@ fn main() -> ExitCode {
         return complain(WRONG, &why);
     }
     let ran = match cli.command {
-        Command::Responder { config } => match Config::load(&config) {
-            Ok(Config::Responder(config)) => process::responder(config),
+        Command::Responder { config, take_over } => match Config::load(&config) {
+            Ok(Config::Responder(config)) => {
+                process::responder(config, if take_over { Start::TakeOver } else { Start::Fresh })
+            }
             Ok(Config::Initiator(_)) => Err(Failure::Role {
                 file: config,
                 is: "initiator",

@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eddy_runtime::admin::{self, Admin, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
-use eddy_runtime::net::Network;
 use eddy_runtime::net::os::OsNetwork;
-use eddy_runtime::responder::StartError;
+use eddy_runtime::net::{Network, Sharing};
+use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -224,7 +225,7 @@ pub(crate) async fn listen(
     addr: SocketAddr,
 ) -> Result<<OsNetwork as Network>::Listener, Failure> {
     let failed = |source| StartError { key, addr, source };
-    let (_, shares) = OsNetwork.bind(addr, 1).await.map_err(failed)?;
+    let (_, shares) = OsNetwork.bind(addr, 1, Sharing::Alone).await.map_err(failed)?;
     let share = shares
         .into_iter()
         .next()
@@ -232,17 +233,38 @@ pub(crate) async fn listen(
     Ok(OsNetwork.listen(share).map_err(failed)?)
 }
 
+/// How often to look whether a predecessor has closed its admin.
+const ADMIN_LOOK: Duration = Duration::from_millis(50);
+
+/// Opens the listener of the admin; where another process is taken over, once that one has gone.
+async fn listen_for_admin(
+    addr: SocketAddr,
+    start: Start,
+) -> Result<<OsNetwork as Network>::Listener, Failure> {
+    loop {
+        match listen("admin.listen", addr).await {
+            Err(Failure::Start(error))
+                if start == Start::TakeOver && error.source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                tokio::time::sleep(ADMIN_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Starts a responder's workers and its admin.
 pub(crate) async fn start_responder(
     config: ResponderConfig,
     threads: &mut Threads,
+    start: Start,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Responder(config.clone()).effective();
     let (clock, admin_at) = (Clock::start(), config.admin.clone());
-    let (control, seeds) = responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?).await?;
-    let admin_listener = match admin_at {
-        Some(admin) => Some(listen("admin.listen", admin.listen).await?),
-        None => None,
+    let (control, seeds) = responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
+    let admin_listener = match &admin_at {
+        Some(admin) if start == Start::Fresh => Some(listen("admin.listen", admin.listen).await?),
+        Some(_) | None => None,
     };
     tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
     threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
@@ -254,6 +276,14 @@ pub(crate) async fn start_responder(
     });
     if let Some(listener) = admin_listener {
         tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
+    } else if let Some(at) = admin_at {
+        let admin = Rc::clone(&admin);
+        tokio::task::spawn_local(async move {
+            match listen_for_admin(at.listen, start).await {
+                Ok(listener) => admin::serve(listener, admin).await,
+                Err(error) => tracing::error!(%error, "no admin"),
+            }
+        });
     }
     Ok(admin)
 }
@@ -292,10 +322,10 @@ pub(crate) async fn start_initiator(
 }
 
 /// `eddy responder`.
-pub(crate) fn responder(config: ResponderConfig) -> Result<(), Failure> {
+pub(crate) fn responder(config: ResponderConfig, start: Start) -> Result<(), Failure> {
     block_on(async {
         let mut threads = Threads::new();
-        let admin = start_responder(config, &mut threads).await?;
+        let admin = start_responder(config, &mut threads, start).await?;
         supervise(&mut threads, || admin.drain()).await
     })?
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use eddy_runtime::admin::Admin;
 use eddy_runtime::config::Config;
 use eddy_runtime::hello;
-use eddy_runtime::net::Network;
 use eddy_runtime::net::os::OsNetwork;
+use eddy_runtime::net::{Network, Sharing};
+use eddy_runtime::responder::Start;
 
 use crate::process::{self, Failure, Threads};
 
@@ -90,7 +91,7 @@ pub(crate) fn run(workers: u16, port_offset: u16) -> Result<(), Failure> {
         else {
             return Err(Failure::Worker("the sandbox's responder is none".into()));
         };
-        let responder = process::start_responder(config, &mut threads).await?;
+        let responder = process::start_responder(config, &mut threads, Start::Fresh).await?;
         let yaml = initiator_yaml(&ports, workers, service);
         let Config::Initiator(config) = Config::parse("sandbox initiator", &yaml)? else {
             return Err(Failure::Worker("the sandbox's initiator is none".into()));
@@ -116,7 +117,7 @@ async fn start_hello() -> Result<SocketAddr, Failure> {
         addr: any,
         source,
     };
-    let (addr, shares) = OsNetwork.bind(any, 1).await.map_err(failed)?;
+    let (addr, shares) = OsNetwork.bind(any, 1, Sharing::Alone).await.map_err(failed)?;
     for share in shares {
         let listener = OsNetwork.listen(share).map_err(failed)?;
         tokio::task::spawn_local(hello::serve(

@@ -12,7 +12,8 @@
 //! tunnel leaves only by its own id, so a late close never takes a newer tunnel with it.
 //!
 //! A tunnel that owes an answer for [`SUSPECT_AFTER`] and has given none since is *suspect*: others are chosen before it
-//! until it answers something. Whether it is dead is for its keepalive to say, which takes longer.
+//! until it answers something. Whether it is dead is for its keepalive to say, which takes longer. A tunnel that is
+//! *leaving* still works, but its end is near: others are chosen before it, too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ struct Candidate {
     unanswered: u32,
     /// The last sign of life while some are, or when the first of them was sent.
     owes_since: Instant,
+    /// Somebody has said goodbye on it.
+    leaving: bool,
 }
 
 impl Candidate {
@@ -46,9 +49,20 @@ impl Candidate {
         self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
     }
 
+    /// Whether another one, be it of another node of the cluster, is preferred.
+    fn is_last_resort(&self, now: Instant) -> bool {
+        self.leaving || self.is_suspect(now)
+    }
+
     /// The smallest is chosen.
-    fn rank(&self, now: Instant) -> (bool, bool, u32, u64) {
-        (self.is_suspect(now), !self.own, self.streams, self.turn)
+    fn rank(&self, now: Instant) -> (bool, bool, bool, u32, u64) {
+        (
+            self.is_suspect(now),
+            self.leaving,
+            !self.own,
+            self.streams,
+            self.turn,
+        )
     }
 }
 
@@ -61,6 +75,8 @@ pub struct Standing {
     pub streams: u32,
     /// It owes an answer for long.
     pub suspect: bool,
+    /// Somebody has said goodbye on it.
+    pub leaving: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -163,7 +179,8 @@ impl Cache {
     }
 
     /// Picks the tunnel for one request and counts the request on it: this worker's own first, then the
-    /// fewest requests in flight, equal ones in turn. A cluster's nodes take turns. Suspect tunnels come last.
+    /// fewest requests in flight, equal ones in turn. A cluster's nodes take turns. Tunnels that are leaving come after
+    /// those, suspect ones last.
     ///
     /// # Errors
     ///
@@ -204,8 +221,14 @@ impl Cache {
             own: chosen.own,
             streams: chosen.streams,
             suspect: chosen.is_suspect(self.now),
+            leaving: chosen.leaving,
         };
         Ok((chosen.tunnel, standing))
+    }
+
+    /// Somebody has said goodbye on a tunnel: it is chosen only where nothing else is.
+    pub fn on_leaving(&mut self, tunnel: TunnelId) {
+        self.with(tunnel, |candidate| candidate.leaving = true);
     }
 
     /// A request that was counted by [`Cache::pick`] has ended. No effect if the tunnel is gone.
@@ -288,6 +311,7 @@ impl Index {
             turn,
             unanswered: 0,
             owes_since: now,
+            leaving: false,
         });
     }
 
@@ -319,7 +343,7 @@ impl Index {
         let cluster = self.clusters.get(id).ok_or(Refusal::NoTunnel)?;
         let best = |trusting: bool| {
             cluster.nodes.iter().find_map(|node| {
-                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_suspect(now));
+                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_last_resort(now));
                 self.nodes.get(node)?.best(now, max, serves)
             })
         };
@@ -337,7 +361,7 @@ impl Index {
             for _ in 0..cluster.nodes.len() {
                 cluster.nodes.rotate_left(1);
                 let node = cluster.nodes.back().and_then(|node| self.nodes.get_mut(node));
-                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_suspect(now));
+                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_last_resort(now));
                 if let Some(tunnel) = node.and_then(|n| n.pick(now, max, serves)) {
                     return Ok(tunnel);
                 }

@@ -1,12 +1,20 @@
-//! Sees a GOAWAY pass by on a tunnel, which the HTTP/2 library of a server does not report: the responder drains, and
-//! the initiator dials a replacement first (wire.md section 17, rule 7 of the initiator).
+//! Takes the GOAWAY out of what a responder sends: it says that the responder drains, and that the initiator should dial
+//! a replacement first (wire.md section 17, rule 7 of the initiator).
+//!
+//! The HTTP/2 library of a server does not report a GOAWAY, and ends a connection on which nothing runs at once. But a
+//! responder that drains still serves its clients, and may need the tunnel until they have gone. So the library does not
+//! get to see the first GOAWAY.
 
 /// The client's preface (RFC 9113, section 3.4), which comes before its first frame.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A frame's head (RFC 9113, section 4.1): length, type, flags, stream.
 const HEAD_BYTES: usize = 9;
+/// The type of a frame is the fourth byte of its head.
+const KIND_AT: usize = 3;
 /// RFC 9113, section 6.8.
 const GOAWAY: u8 = 0x07;
+/// No type that is defined: frames of such are ignored (RFC 9113, section 4.1).
+const IGNORED: u8 = 0xfa;
 
 #[derive(Clone, Debug)]
 enum State {
@@ -24,7 +32,7 @@ enum State {
     Done,
 }
 
-/// Follows what an HTTP/2 client sends, frame by frame, without keeping any of it.
+/// Follows what an HTTP/2 client sends, frame by frame, without keeping any of it. The first GOAWAY does not get through.
 #[derive(Clone, Debug)]
 pub struct GoAwayWatch(State);
 
@@ -35,8 +43,9 @@ impl Default for GoAwayWatch {
 }
 
 impl GoAwayWatch {
-    /// Bytes of the client, cut anywhere. True once: when the head of its first GOAWAY is complete.
-    pub fn on_bytes(&mut self, mut bytes: &[u8]) -> bool {
+    /// Bytes of the client, cut anywhere; its first GOAWAY becomes a frame that is ignored. True once: when the head of
+    /// that GOAWAY is complete.
+    pub fn on_bytes(&mut self, mut bytes: &mut [u8]) -> bool {
         while !bytes.is_empty() {
             match &mut self.0 {
                 State::Preface { seen } => {
@@ -46,7 +55,7 @@ impl GoAwayWatch {
                         return false;
                     }
                     *seen += n;
-                    bytes = &bytes[n..];
+                    bytes = &mut bytes[n..];
                     if *seen == PREFACE.len() {
                         self.0 = State::Head {
                             bytes: [0; HEAD_BYTES],
@@ -57,10 +66,15 @@ impl GoAwayWatch {
                 State::Head { bytes: head, seen } => {
                     let n = bytes.len().min(HEAD_BYTES - *seen);
                     head[*seen..*seen + n].copy_from_slice(&bytes[..n]);
+                    if let Some(kind) = KIND_AT.checked_sub(*seen).and_then(|at| bytes.get_mut(at))
+                        && *kind == GOAWAY
+                    {
+                        *kind = IGNORED;
+                    }
                     *seen += n;
-                    bytes = &bytes[n..];
+                    bytes = &mut bytes[n..];
                     if *seen == HEAD_BYTES {
-                        if head[3] == GOAWAY {
+                        if head[KIND_AT] == GOAWAY {
                             self.0 = State::Done;
                             return true;
                         }
@@ -72,7 +86,7 @@ impl GoAwayWatch {
                 State::Payload { left } => {
                     let n = bytes.len().min(*left);
                     *left -= n;
-                    bytes = &bytes[n..];
+                    bytes = &mut bytes[n..];
                     if *left == 0 {
                         self.0 = State::Head {
                             bytes: [0; HEAD_BYTES],
@@ -101,7 +115,8 @@ mod tests {
     /// Where the GOAWAY is seen, in reads of `size`.
     fn seen(stream: &[u8], size: usize) -> Vec<usize> {
         let mut watch = GoAwayWatch::default();
-        let reads = stream.chunks(size).enumerate();
+        let mut stream = stream.to_vec();
+        let reads = stream.chunks_mut(size).enumerate();
         reads
             .filter_map(|(i, read)| watch.on_bytes(read).then_some(i * size))
             .collect()
@@ -124,6 +139,18 @@ mod tests {
         for size in 1..stream().len() {
             let expected = (head_ends - 1) / size * size;
             assert_eq!(seen(&stream(), size), [expected], "reads of {size}");
+        }
+    }
+
+    #[test]
+    fn the_first_goaway_alone_is_made_a_frame_to_be_ignored_however_the_stream_is_cut() {
+        let kind = PREFACE.len() + 9 + 9 + 300 + KIND_AT;
+        let mut expected = stream();
+        expected[kind] = IGNORED;
+        for size in 1..stream().len() {
+            let (mut watch, mut passed) = (GoAwayWatch::default(), stream());
+            passed.chunks_mut(size).for_each(|read| _ = watch.on_bytes(read));
+            assert_eq!(passed, expected, "reads of {size}");
         }
     }
 
@@ -163,7 +190,7 @@ mod tests {
             while from < stream.len() {
                 let to = cuts.next().map_or(stream.len(), |length| (from + length).min(stream.len()));
                 let expected = head_ends.is_some_and(|end| (from + 1..=to).contains(&end));
-                prop_assert_eq!(watch.on_bytes(&stream[from..to]), expected);
+                prop_assert_eq!(watch.on_bytes(&mut stream[from..to]), expected);
                 from = to;
             }
         }
@@ -171,7 +198,8 @@ mod tests {
         #[test]
         fn any_bytes_are_borne(reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..10)) {
             let mut watch = GoAwayWatch::default();
-            prop_assert!(reads.iter().filter(|read| watch.on_bytes(read)).count() <= 1);
+            let mut reads = reads;
+            prop_assert!(reads.iter_mut().filter_map(|read| watch.on_bytes(read).then_some(())).count() <= 1);
         }
     }
 }

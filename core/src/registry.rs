@@ -3,10 +3,14 @@
 //!
 //! ```text
 //!   place ──▶ (settling: the answer is on its way) ──opened──▶ Idle ──upgraded──▶ Active
-//!                         │                                     │ │                 │
-//!                         │                                     │ └───draining──▶ Draining ◀─draining─┘
-//!                         └──────────────closed─────────────────┴───────closed──────┘
+//!                         │                                      └──────┬───────────┘
+//!                         │                                             ├── leaving ──▶ Leaving ──┐
+//!                         │                                             ├────────── draining ─────┴─▶ Draining
+//!                         └───────────────── closed ────────────────────┴─── closed ── (from any of them)
 //! ```
+//!
+//! *Leaving* is this end's goodbye: the initiator dials a replacement, and until that is there the tunnel is better than
+//! none. *Draining* is the peer's, or the end of patience: no new requests.
 //!
 //! `closed` is final: a tunnel that is gone is forgotten, and events about it have no effect.
 
@@ -27,6 +31,8 @@ pub enum State {
     Idle,
     /// HTTP/2 since its first request.
     Active,
+    /// This end has said goodbye: chosen only where nothing else is.
+    Leaving,
     /// No new requests; the running ones finish.
     Draining,
 }
@@ -37,7 +43,7 @@ impl State {
         match self {
             Self::Idle => "idle",
             Self::Active => "active",
-            Self::Draining => "draining",
+            Self::Leaving | Self::Draining => "draining",
         }
     }
 }
@@ -66,6 +72,11 @@ pub enum Fact {
         identity: Arc<Identity>,
         /// The worker that has its socket.
         owner: WorkerId,
+    },
+    /// The tunnel is chosen only where nothing else is.
+    Leaving {
+        /// Which.
+        tunnel: TunnelId,
     },
     /// The tunnel may no longer be chosen; what runs on it goes on.
     Draining {
@@ -233,6 +244,17 @@ impl Registry {
         }
     }
 
+    /// This end says goodbye on a tunnel of this worker. No effect if somebody has said so already.
+    pub fn on_leaving(&mut self, now: Instant, tunnel: TunnelId) {
+        if let Some(entry) = self.owned.get_mut(&tunnel)
+            && matches!(entry.state, State::Idle | State::Active)
+        {
+            entry.state = State::Leaving;
+            entry.since = now;
+            self.actions.push_back(Action::Publish(Fact::Leaving { tunnel }));
+        }
+    }
+
     /// A tunnel of this worker takes no new requests.
     pub fn on_draining(&mut self, now: Instant, tunnel: TunnelId) {
         if let Some(entry) = self.owned.get_mut(&tunnel)
@@ -283,7 +305,7 @@ impl Registry {
                 let node = (identity.tenant.clone(), identity.node.clone());
                 self.sit(*tunnel, Seat { node, worker: *owner });
             }
-            Fact::Draining { .. } => {}
+            Fact::Leaving { .. } | Fact::Draining { .. } => {}
             Fact::Closed { tunnel } => self.stand(*tunnel),
         }
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::os::{OsListener, OsNetwork, OsStream};
-use eddy_runtime::net::{Listener, Network, Stream};
-use eddy_runtime::responder;
+use eddy_runtime::net::{Listener, Network, Sharing, Stream};
+use eddy_runtime::responder::{self, Start};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +33,10 @@ struct SlowStream(OsStream, Acknowledged);
 impl Stream for SlowStream {
     fn acknowledged(&self) -> Option<bool> {
         Some(self.1.load(Ordering::SeqCst))
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        self.0.give_up_after(limit);
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -83,8 +87,13 @@ impl Network for Slow {
         Ok(SlowStream(self.0.connect(to).await?, Arc::clone(&self.1)))
     }
 
-    async fn bind(&self, addr: SocketAddr, shares: u16) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
-        self.0.bind(addr, shares).await
+    async fn bind(
+        &self,
+        addr: SocketAddr,
+        shares: u16,
+        sharing: Sharing,
+    ) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
+        self.0.bind(addr, shares, sharing).await
     }
 
     fn listen(&self, bound: Self::Bound) -> io::Result<SlowListener> {
@@ -147,7 +156,7 @@ async fn nothing_follows_the_answer_until_it_is_acknowledged_and_a_little_later(
     };
     let acknowledged = Acknowledged::default();
     let net = Slow(OsNetwork, Arc::clone(&acknowledged));
-    let (control, seeds) = responder::prepare(&net, Arc::new(config), Clock::start(), 1)
+    let (control, seeds) = responder::prepare(&net, Arc::new(config), Clock::start(), 1, Start::Fresh)
         .await
         .unwrap();
     let local = tokio::task::LocalSet::new();

@@ -9,6 +9,8 @@
     reason = "tests wait in real time"
 )]
 
+pub(crate) mod load;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -82,6 +84,20 @@ impl Eddy {
     pub(crate) fn with_config(role: &str, yaml: &str) -> Self {
         let arguments = |file: &str| [role, "-c", file].map(str::to_owned).to_vec();
         Self::program_with_config(Path::new(env!("CARGO_BIN_EXE_eddy")), yaml, arguments)
+    }
+
+    /// Starts a role with a configuration of this text and more arguments.
+    pub(crate) fn with_config_and(role: &str, yaml: &str, more: &[&str]) -> Self {
+        let arguments = |file: &str| {
+            let all = [role, "-c", file].into_iter().chain(more.iter().copied());
+            all.map(str::to_owned).collect()
+        };
+        Self::program_with_config(Path::new(env!("CARGO_BIN_EXE_eddy")), yaml, arguments)
+    }
+
+    /// The text of its configuration.
+    pub(crate) fn config(&self) -> String {
+        std::fs::read_to_string(self.config.as_ref().unwrap().path()).unwrap()
     }
 
     /// Starts another program with a configuration of this text.
@@ -209,6 +225,15 @@ pub(crate) fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
     // The peer may refuse before it has heard everything.
     let _ = stream.write_all(bytes);
     read_all(&mut stream)
+}
+
+/// An empty POST to an admin.
+pub(crate) fn post(port: u16, path: &str) -> Answer {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    let bytes = exchange(port, request.as_bytes());
+    parse_answer(&bytes).unwrap_or_else(|| panic!("no answer to POST {path}"))
 }
 
 /// One GET with these headers on a connection of its own.

@@ -239,6 +239,7 @@ fn to_peek_says_what_a_pick_would_choose_and_changes_nothing() {
         own: false,
         streams: 0,
         suspect: false,
+        leaving: false,
     };
     assert_eq!(
         cache.peek(&key(Names::Either, "n1")),
@@ -250,6 +251,7 @@ fn to_peek_says_what_a_pick_would_choose_and_changes_nothing() {
         own: true,
         streams: 1,
         suspect: true,
+        leaving: false,
     };
     cache.remove(t(2));
     assert_eq!(cache.peek(&key(Names::Either, "n1")), Ok((t(1), owing)));

@@ -10,6 +10,9 @@
 //!                                                                                 Draining ──closed──▶ gone
 //! ```
 //!
+//! Draining begins with a GOAWAY, whose sender says when the tunnel goes; with the end of the host or the process; or with
+//! somebody's wish for another one, and then the tunnel goes once that is up.
+//!
 //! Redial is driven by events: there is no maintenance tick. A draining tunnel no longer counts; its replacement is
 //! dialed at once, unless the tunnels before it were short-lived too: a responder that accepts and hangs up, or
 //! accepts and says GOAWAY, is not hammered. Dials beyond `max_dials` wait for a permit in the order in which they
@@ -110,6 +113,7 @@ impl Dialer {
                 since: self.seen,
                 backoff,
             };
+            self.let_go_replaced(slot.index());
             self.dial_due();
         }
     }
@@ -124,17 +128,20 @@ impl Dialer {
     }
 
     /// The peer drains a tunnel: its replacement is dialed at once, unless the tunnel and what came before it
-    /// did not last.
+    /// did not last. When the tunnel goes is for the peer to say.
     pub fn on_goaway(&mut self, now: Instant, slot: Slot) {
         self.see(now);
-        let drained_by = self.seen + self.policy.drain_timeout;
+        self.replace(slot);
+    }
+
+    /// Somebody wants a tunnel replaced: it goes once its replacement is up.
+    pub fn renew(&mut self, now: Instant, slot: Slot) {
+        self.see(now);
+        let replacement = self.replace(slot);
         if let Some(place) = self.slots.get_mut(&slot)
-            && let State::Established { since, backoff } = place.state
+            && let State::Draining { until_up, .. } = &mut place.state
         {
-            place.state = State::Draining { deadline: drained_by };
-            let host = place.host.clone();
-            self.replace(host, since, backoff);
-            self.dial_due();
+            *until_up = replacement.or(*until_up);
         }
     }
 
@@ -149,7 +156,15 @@ impl Dialer {
     /// The process ends: dial no more, and let what runs finish.
     pub fn drain(&mut self, now: Instant) {
         self.see(now);
-        self.draining = true;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let draining = self
+            .slots
+            .iter()
+            .filter(|(_, place)| matches!(place.state, State::Draining { .. }));
+        let draining = draining.map(|(slot, _)| Action::Drain { slot: *slot });
+        self.actions.extend(draining);
         for (key, listed) in self
             .hosts
             .iter()
@@ -289,6 +304,7 @@ impl Dialer {
             State::Established { .. } => {
                 place.state = State::Draining {
                     deadline: self.seen + self.policy.drain_timeout,
+                    until_up: None,
                 };
                 self.actions.push_back(Action::Drain { slot });
             }
@@ -385,27 +401,51 @@ impl Dialer {
             .insert(slot.next_generation(), Place { state, ..place });
     }
 
-    /// Makes the place of a tunnel that drains. Only the second of two that did not last waits.
-    fn replace(&mut self, host: HostKey, since: Instant, backoff: Backoff) {
-        let mut backoff = self.settled(since, backoff);
-        if self.lasted(since) {
-            return self.wait(host, backoff);
-        }
-        let first = backoff.attempts() == 0;
-        let delay = backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng);
-        if first {
-            return self.wait(host, backoff);
-        }
-        let slot = self.new_slot();
-        let state = State::Backoff {
-            until: self.seen + delay,
-            backoff,
+    /// Makes a tunnel that is up one that drains, and a place for another; says the index of that. Only the second of
+    /// two that did not last waits.
+    fn replace(&mut self, slot: Slot) -> Option<u32> {
+        let deadline = self.seen + self.policy.drain_timeout;
+        let place = self.slots.get_mut(&slot)?;
+        let State::Established { since, backoff } = place.state else {
+            return None;
         };
-        self.slots.insert(slot, Place { host, state });
+        place.state = State::Draining {
+            deadline,
+            until_up: None,
+        };
+        let host = place.host.clone();
+        let mut backoff = self.settled(since, backoff);
+        let proven = self.lasted(since);
+        let first = backoff.attempts() == 0;
+        let delay = (!proven).then(|| backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng));
+        let replacement = match delay.filter(|_| !first) {
+            None => self.wait(host, backoff),
+            Some(delay) => {
+                let slot = self.new_slot();
+                let until = self.seen + delay;
+                let state = State::Backoff { until, backoff };
+                self.slots.insert(slot, Place { host, state });
+                slot
+            }
+        };
+        self.dial_due();
+        Some(replacement.index())
+    }
+
+    /// Lets the tunnels go whose replacement is up.
+    fn let_go_replaced(&mut self, by: u32) {
+        for (slot, place) in &mut self.slots {
+            if let State::Draining { until_up, .. } = &mut place.state
+                && *until_up == Some(by)
+            {
+                *until_up = None;
+                self.actions.push_back(Action::Drain { slot: *slot });
+            }
+        }
     }
 
     /// Makes a place whose dial is due.
-    fn wait(&mut self, host: HostKey, backoff: Backoff) {
+    fn wait(&mut self, host: HostKey, backoff: Backoff) -> Slot {
         let slot = self.new_slot();
         self.slots.insert(
             slot,
@@ -418,6 +458,7 @@ impl Dialer {
             },
         );
         self.queue.push_back(slot);
+        slot
     }
 
     const fn new_slot(&mut self) -> Slot {

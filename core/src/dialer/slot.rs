@@ -22,6 +22,10 @@ impl Slot {
         Self { index, generation: 0 }
     }
 
+    pub(super) const fn index(self) -> u32 {
+        self.index
+    }
+
     pub(super) const fn next_generation(self) -> Self {
         Self {
             index: self.index,
@@ -42,7 +46,11 @@ pub(super) enum State {
     /// The tunnel is up.
     Established { since: Instant, backoff: Backoff },
     /// The tunnel finishes what runs on it and is not replaced by itself.
-    Draining { deadline: Instant },
+    Draining {
+        deadline: Instant,
+        /// The place of its replacement, if the tunnel is to go once that is up.
+        until_up: Option<u32>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +73,7 @@ impl Place {
             State::Waiting { since, .. } => (1, Reverse(since)),
             State::Connecting { deadline, .. } => (2, Reverse(deadline)),
             State::Established { since, .. } => (3, Reverse(since)),
-            State::Draining { deadline } => (4, Reverse(deadline)),
+            State::Draining { deadline, .. } => (4, Reverse(deadline)),
         }
     }
 
@@ -79,7 +87,7 @@ impl Place {
                 at: deadline,
                 reason: "dial",
             }),
-            State::Draining { deadline } => Some(Deadline {
+            State::Draining { deadline, .. } => Some(Deadline {
                 at: deadline,
                 reason: "drain",
             }),

@@ -102,6 +102,11 @@ impl Script {
         self
     }
 
+    fn renew(&mut self, letter: char) -> &mut Self {
+        self.dialer.renew(self.now, self.slot(letter));
+        self
+    }
+
     fn goaway(&mut self, letter: char) -> &mut Self {
         self.dialer.on_goaway(self.now, self.slot(letter));
         self
@@ -231,6 +236,29 @@ fn a_goaway_brings_a_replacement_at_once() {
     assert_eq!(s.counts(), [[1, 0, 0, 0]]);
     // A tunnel that was stable leaves no debt: the next one is replaced at once too.
     s.at(70_000).goaway('b').expects(&["dial c h1"]);
+}
+
+/// As against a GOAWAY, after which the peer says when the tunnel goes.
+#[test]
+fn a_tunnel_that_is_renewed_goes_once_its_replacement_is_up() {
+    let mut s = Script::up(1);
+    s.at(60_000).renew('a').expects(&["dial b h1"]);
+    s.failed('b', &DialFailure::Refused).expects(&[]);
+    s.wait_for("backoff").expects(&["dial c h1"]);
+    s.established('c').expects(&["drain a"]);
+    s.closed('a').expects(&[]);
+    assert_eq!(s.counts(), [[1, 0, 0, 0]]);
+}
+
+#[test]
+fn the_end_of_the_process_ends_also_what_drains_already() {
+    let mut s = Script::up(1);
+    s.at(60_000).goaway('a').expects(&["dial b h1"]);
+    s.dialer.drain(s.now);
+    s.expects(&["drain a", "abort b"]);
+    assert!(!s.dialer.is_drained());
+    s.closed('a').expects(&[]);
+    assert!(s.dialer.is_drained());
 }
 
 #[test]

@@ -58,12 +58,16 @@ fn a_life_is_published_step_by_step() {
 #[test]
 fn every_event_in_every_state_has_one_outcome() {
     type Step = fn(&mut Registry, TunnelId);
-    let states: [(&str, Step); 5] = [
+    let states: [(&str, Step); 6] = [
         ("settling", |_, _| {}),
         ("idle", |r, t| r.on_opened(at(1), t, &who("n"))),
         ("active", |r, t| {
             r.on_opened(at(1), t, &who("n"));
             r.on_upgraded(at(1), t);
+        }),
+        ("leaving", |r, t| {
+            r.on_opened(at(1), t, &who("n"));
+            r.on_leaving(at(1), t);
         }),
         ("draining", |r, t| {
             r.on_opened(at(1), t, &who("n"));
@@ -74,7 +78,7 @@ fn every_event_in_every_state_has_one_outcome() {
             r.on_closed(at(1), t, CloseReason::PeerClosed);
         }),
     ];
-    let events: [(&str, Step); 8] = [
+    let events: [(&str, Step); 10] = [
         ("opened", |r, t| r.on_opened(at(2), t, &who("n"))),
         ("misplaced", |r, t| r.on_misplaced(t)),
         ("fact opened", |r, t| {
@@ -84,9 +88,11 @@ fn every_event_in_every_state_has_one_outcome() {
                 owner: WorkerId(1),
             });
         }),
+        ("fact leaving", |r, t| r.on_fact(&Fact::Leaving { tunnel: t })),
         ("fact draining", |r, t| r.on_fact(&Fact::Draining { tunnel: t })),
         ("fact closed", |r, t| r.on_fact(&Fact::Closed { tunnel: t })),
         ("upgraded", |r, t| r.on_upgraded(at(2), t)),
+        ("leaving", |r, t| r.on_leaving(at(2), t)),
         ("draining", |r, t| r.on_draining(at(2), t)),
         ("closed", |r, t| r.on_closed(at(2), t, CloseReason::PeerClosed)),
     ];
@@ -98,11 +104,15 @@ fn every_event_in_every_state_has_one_outcome() {
             reach(&mut registry, tunnel);
             published(&mut registry);
             apply(&mut registry, tunnel);
-            let then = registry.tunnels().next().map_or("-", |(_, t)| t.state.label());
+            let then = registry
+                .tunnels()
+                .next()
+                .map_or("-".into(), |(_, t)| format!("{:?}", t.state).to_lowercase());
             let told: Vec<_> = published(&mut registry)
                 .into_iter()
                 .map(|fact| match fact {
                     Fact::Opened { .. } => "Opened",
+                    Fact::Leaving { .. } => "Leaving",
                     Fact::Draining { .. } => "Draining",
                     Fact::Closed { .. } => "Closed",
                 })
@@ -119,41 +129,61 @@ fn every_event_in_every_state_has_one_outcome() {
         settling opened        -> idle     worker_0 Opened
         settling misplaced     -> -        -
         settling fact opened   -> -        worker_1
+        settling fact leaving  -> -        worker_0
         settling fact draining -> -        worker_0
         settling fact closed   -> -        -
         settling upgraded      -> -        worker_0
+        settling leaving       -> -        worker_0
         settling draining      -> -        worker_0
         settling closed        -> -        -        Closed
         idle     opened        -> idle     worker_0
         idle     misplaced     -> idle     worker_0
         idle     fact opened   -> idle     worker_0
+        idle     fact leaving  -> idle     worker_0
         idle     fact draining -> idle     worker_0
         idle     fact closed   -> idle     worker_0
         idle     upgraded      -> active   worker_0
+        idle     leaving       -> leaving  worker_0 Leaving
         idle     draining      -> draining worker_0 Draining
         idle     closed        -> -        -        Closed
         active   opened        -> active   worker_0
         active   misplaced     -> active   worker_0
         active   fact opened   -> active   worker_0
+        active   fact leaving  -> active   worker_0
         active   fact draining -> active   worker_0
         active   fact closed   -> active   worker_0
         active   upgraded      -> active   worker_0
+        active   leaving       -> leaving  worker_0 Leaving
         active   draining      -> draining worker_0 Draining
         active   closed        -> -        -        Closed
+        leaving  opened        -> leaving  worker_0
+        leaving  misplaced     -> leaving  worker_0
+        leaving  fact opened   -> leaving  worker_0
+        leaving  fact leaving  -> leaving  worker_0
+        leaving  fact draining -> leaving  worker_0
+        leaving  fact closed   -> leaving  worker_0
+        leaving  upgraded      -> leaving  worker_0
+        leaving  leaving       -> leaving  worker_0
+        leaving  draining      -> draining worker_0 Draining
+        leaving  closed        -> -        -        Closed
         draining opened        -> draining worker_0
         draining misplaced     -> draining worker_0
         draining fact opened   -> draining worker_0
+        draining fact leaving  -> draining worker_0
         draining fact draining -> draining worker_0
         draining fact closed   -> draining worker_0
         draining upgraded      -> draining worker_0
+        draining leaving       -> draining worker_0
         draining draining      -> draining worker_0
         draining closed        -> -        -        Closed
         closed   opened        -> -        -
         closed   misplaced     -> -        -
         closed   fact opened   -> -        worker_1
+        closed   fact leaving  -> -        -
         closed   fact draining -> -        -
         closed   fact closed   -> -        -
         closed   upgraded      -> -        -
+        closed   leaving       -> -        -
         closed   draining      -> -        -
         closed   closed        -> -        -
     ");

@@ -241,6 +241,7 @@ impl Responder {
                         identity,
                         owner,
                     } => cache.insert(*tunnel, identity, *owner),
+                    Fact::Leaving { tunnel } => cache.on_leaving(*tunnel),
                     Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                         cache.remove(*tunnel);
                     }

@@ -1,6 +1,7 @@
 //! The admin listener of both roles. Each answer is put together from what the workers report when asked, so
 //! that no number is shared with the request path.
 
+mod drain;
 mod explain;
 mod text;
 
@@ -200,6 +201,9 @@ GET /tunnels        every tunnel, and why the last ones closed (JSON)
 GET /explain        ?node=ID or ?cluster=ID: which tunnel the next request takes and why, or why none (JSON)
                       &tenant=ID      where tenants are kept apart
                       &format=text    for people
+POST /drain         end: say goodbye to every peer, finish what runs, exit; as SIGTERM does
+                      ?node=ID, ?cluster=ID, ?tenant=ID, ?tunnel=ID   only those tunnels: the initiator dials others
+                      in their place, and the process goes on
 GET /help           this
 ";
 
@@ -207,18 +211,32 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
     let path = request.uri().path();
     if !matches!(
         path,
-        "/" | "/help" | "/stats" | "/ready" | "/server_info" | "/config_dump" | "/tunnels" | "/explain"
+        "/" | "/help"
+            | "/stats"
+            | "/ready"
+            | "/server_info"
+            | "/config_dump"
+            | "/tunnels"
+            | "/explain"
+            | "/drain"
     ) {
         return plain(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{HELP}"));
     }
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("{path} answers GET\n"));
+    let (fits, verb, allowed) = if path == "/drain" {
+        (*request.method() == Method::POST, "POST", "POST")
+    } else {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        (reads, "GET", "GET, HEAD")
+    };
+    if !fits {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("{path} answers {verb}\n"));
         answer
             .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            .insert(ALLOW, HeaderValue::from_static(allowed));
         return answer;
     }
     match path {
+        "/drain" => drain::answer(admin, request.uri()).await,
         "/stats" => stats(admin, request.uri()).await,
         "/ready" => ready(admin).await,
         "/server_info" => server_info(admin),

@@ -177,6 +177,7 @@ impl Page {
             });
             page.entry("reconnect_grace", Text(egress.reconnect_grace));
             page.entry("max_waiting", egress.max_waiting);
+            page.entry("drain_delay", Text(egress.drain_delay));
         });
     }
 

@@ -88,6 +88,8 @@ pub struct EgressConfig {
     pub reconnect_grace: Duration,
     /// How many requests may wait so on one worker.
     pub max_waiting: u32,
+    /// How long a process that drains still accepts clients, while its initiators dial elsewhere.
+    pub drain_delay: Duration,
 }
 
 /// A header that names a node or a cluster.
@@ -177,6 +179,7 @@ impl EgressConfig {
             "routes",
             "reconnect_grace",
             "max_waiting",
+            "drain_delay",
         ])?;
         let listen = listens.read(&egress.required("listen")?)?;
         let mut host_id = Vec::new();
@@ -198,6 +201,7 @@ impl EgressConfig {
             routes,
             reconnect_grace: egress.duration("reconnect_grace", secs(1), or_none(secs(60)))?,
             max_waiting: egress.number("max_waiting", 1024, 0..=u32::MAX)?,
+            drain_delay: egress.duration("drain_delay", secs(1), or_none(secs(60)))?,
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Berth, Worker, tunnel};
 use crate::latch::Latch;
-use crate::net::Network;
+use crate::net::{BACKSTOP, Network, Stream};
 
 /// Dials for a berth. Dropping the task is how a dial is aborted.
 pub(super) async fn run<N: Network>(
@@ -69,6 +69,7 @@ async fn shake_hands<N: Network>(
         offer.encode()
     };
     let mut stream = worker.net.connect(host).await.map_err(|error| failure(&error))?;
+    stream.give_up_after(BACKSTOP);
     stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;
     let mut bytes = Vec::with_capacity(256);
     loop {

@@ -36,6 +36,7 @@ use crate::http::counters::Counters;
 use crate::latch::Latch;
 use crate::net::Network;
 use crate::report::{Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
+use crate::responder::Selection;
 
 /// What a worker is told.
 pub(crate) enum Message {
@@ -45,6 +46,8 @@ pub(crate) enum Message {
     Report(oneshot::Sender<Report>),
     /// Finish.
     Drain,
+    /// Replace the tunnels that are meant; says how many those are.
+    Renew(Selection, oneshot::Sender<usize>),
 }
 
 /// All that one worker starts with.
@@ -75,6 +78,17 @@ impl Control {
             // A worker that is gone has finished.
             let _ = worker.send(Message::Drain);
         }
+    }
+
+    /// Replaces the tunnels that are meant; says how many those are.
+    pub async fn renew(&self, selection: &Selection) -> usize {
+        let mut renewed = 0;
+        for worker in &self.workers {
+            let (answer, count) = oneshot::channel();
+            let _ = worker.send(Message::Renew(selection.clone(), answer));
+            renewed += count.await.unwrap_or(0);
+        }
+        renewed
     }
 
     /// Asks every worker.
@@ -133,6 +147,7 @@ struct Task {
 
 /// A tunnel that is up.
 struct Up {
+    berth: Berth,
     identity: Arc<Identity>,
     host: SocketAddr,
     state: &'static str,
@@ -288,6 +303,10 @@ impl<N: Network> Worker<N> {
                 // Who asked may have gone.
                 let _ = answer.send(self.report());
             }
+            Message::Renew(selection, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.renew(&selection));
+            }
             Message::Drain => {
                 self.draining.set(true);
                 self.lanes
@@ -296,6 +315,23 @@ impl<N: Network> Worker<N> {
                     .for_each(|lane| lane.dialer.drain(now));
             }
         }
+    }
+
+    /// Replaces those of this worker's tunnels that are meant.
+    fn renew(&self, selection: &Selection) -> usize {
+        let tunnels = self.tunnels.borrow();
+        let meant = tunnels
+            .iter()
+            .filter(|(id, up)| selection.means(**id, &up.identity));
+        let now = self.clock.now();
+        let mut renewed = 0;
+        for (_, up) in meant {
+            if let Some(lane) = self.lanes.borrow_mut().get_mut(up.berth.0) {
+                lane.dialer.renew(now, up.berth.1);
+                renewed += 1;
+            }
+        }
+        renewed
     }
 
     fn next_action(&self) -> Option<(usize, Action)> {

@@ -40,7 +40,7 @@ pub(super) async fn run<N: Network>(
     else {
         return CloseReason::HostGone;
     };
-    let entry = Entry::open(worker, Arc::new(identity), host);
+    let entry = Entry::open(worker, berth, Arc::new(identity), host);
     let why = match idle(worker, stream, &leftover, &drain).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
@@ -63,12 +63,18 @@ struct Entry<N: Network> {
 }
 
 impl<N: Network> Entry<N> {
-    fn open(worker: &Rc<Worker<N>>, identity: Arc<eddy_core::identity::Identity>, host: SocketAddr) -> Self {
+    fn open(
+        worker: &Rc<Worker<N>>,
+        berth: Berth,
+        identity: Arc<eddy_core::identity::Identity>,
+        host: SocketAddr,
+    ) -> Self {
         let (tunnel, opened) = (worker.next_tunnel(), worker.clock.now());
         tracing::info!(%tunnel, node = %identity.node, %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
         let streams = Rc::new(Cell::new(0));
         let up = Up {
+            berth,
             identity,
             host,
             state: "idle",
@@ -181,29 +187,32 @@ async fn active<N: Network>(
     };
     let server = crate::http::server(Some(&worker.config.liveness.http2));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        biased;
-        ended = connection.as_mut() => {
-            // An idle connection ends in the very read that brings the GOAWAY.
-            let well = if goaway.is_set() { CloseReason::GoAway } else { CloseReason::PeerClosed };
-            return why(ended, well);
-        }
-        // HTTP/2's own PING begins with the whole preface; until then nothing else would notice.
-        () = silent => return CloseReason::Silent,
-        () = goaway.wait() => {
-            // The responder drains: its replacement is dialed first, then this tunnel ends with what runs on it.
-            entry.change("draining");
-            worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
-        }
-        () = drain.wait() => {
-            entry.change("draining");
-            connection.as_mut().graceful_shutdown();
-            // What runs ends as it may; the dialer bounds how long.
-            let _ = connection.await;
-            return CloseReason::Drained;
+    let mut silent = pin!(silent);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                let well = if told { CloseReason::GoAway } else { CloseReason::PeerClosed };
+                return why(ended, well);
+            }
+            // HTTP/2's own PING begins with the whole preface; until then nothing else would notice.
+            () = silent.as_mut() => return CloseReason::Silent,
+            // The responder drains: a replacement is dialed. Until the responder ends this tunnel it may need it.
+            () = goaway.wait(), if !told => {
+                told = true;
+                entry.change("draining");
+                worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
+            }
+            () = drain.wait() => {
+                entry.change("draining");
+                connection.as_mut().graceful_shutdown();
+                // What runs ends as it may; the dialer bounds how long.
+                let _ = connection.await;
+                return CloseReason::Drained;
+            }
         }
     }
-    why(connection.await, CloseReason::GoAway)
 }
 
 fn why(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>, well: CloseReason) -> CloseReason {

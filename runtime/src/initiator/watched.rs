@@ -1,4 +1,4 @@
-//! A stream that tells when a GOAWAY came in on it.
+//! A stream that tells when a GOAWAY came in on it, and keeps it to itself.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::latch::Latch;
 use crate::net::pass::pass_writes;
 
-/// Passes everything on, and looks at what is read.
+/// Passes everything on but the first GOAWAY.
 pub(super) struct Watched<T> {
     stream: T,
     watch: GoAwayWatch,
@@ -36,7 +36,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.watch.on_bytes(&buf.filled()[before..]) {
+        if self.watch.on_bytes(&mut buf.filled_mut()[before..]) {
             self.goaway.set();
         }
         read

@@ -1,20 +1,28 @@
-//! Keeps the HTTP/2 preface back until the frames behind it come, so that both leave in one segment.
+//! Between HTTP/2 and a responder's tunnel: keeps the preface back until the frames behind it come, so that both leave in
+//! one segment; and says GOAWAY, which the HTTP/2 library of a client says only when it hangs up.
 //!
 //! Envoy's HTTP/1-or-2 detection decides on its first read (wire.md section 4): a preface that arrives in
 //! parts is answered with `HTTP/1.1 400`. The HTTP/2 library writes the preface apart from its SETTINGS.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
+
+use crate::latch::Latch;
+
+/// GOAWAY, NO_ERROR, no stream of the peer's processed, as there is none (RFC 9113, section 6.8).
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[derive(Debug)]
 enum Cork {
     /// Nothing was written yet.
     In,
-    /// The first write, and how much of it has left.
+    /// What goes before anything else, and how much of it has left.
     Holding {
         bytes: Vec<u8>,
         sent: usize,
@@ -24,25 +32,68 @@ enum Cork {
 
 /// A stream whose first write waits for the second, or for a flush.
 #[derive(Debug)]
-pub struct Corked<T> {
+pub(crate) struct Corked<T> {
     stream: T,
     cork: Cork,
+    shared: Rc<Shared>,
     /// Told by being dropped: the connection lets go of its socket.
     _gone: oneshot::Sender<()>,
 }
 
+#[derive(Debug, Default)]
+struct Shared {
+    /// Something was read.
+    heard: Latch,
+    /// A GOAWAY is to be written.
+    farewell: Cell<bool>,
+    /// Who waits for something to read: the task of the connection, which flushes whenever it runs.
+    task: RefCell<Option<Waker>>,
+}
+
+/// The hand of whoever gave the stream away.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    shared: Rc<Shared>,
+    gone: oneshot::Receiver<()>,
+}
+
+impl Hand {
+    /// Tells the peer that this end is going to leave; the connection goes on as before.
+    pub(crate) fn say_goodbye(&self) {
+        self.shared.farewell.set(true);
+        if let Some(task) = self.shared.task.borrow_mut().take() {
+            task.wake();
+        }
+    }
+
+    /// Waits for the first bytes of the peer: it has taken the connection for what it is.
+    pub(crate) async fn heard(&self) {
+        self.shared.heard.wait().await;
+    }
+
+    /// Waits until the connection has let go of the stream.
+    pub(crate) async fn gone(self) {
+        // It is never sent, only dropped.
+        let _ = self.gone.await;
+    }
+}
+
 impl<T: AsyncWrite + Unpin> Corked<T> {
-    /// Wraps a stream; the receiver ends when the stream is dropped.
-    pub fn new(stream: T) -> (Self, oneshot::Receiver<()>) {
+    /// Wraps a stream.
+    pub(crate) fn new(stream: T) -> (Self, Hand) {
         let (gone, when_gone) = oneshot::channel();
-        (
-            Self {
-                stream,
-                cork: Cork::In,
-                _gone: gone,
-            },
-            when_gone,
-        )
+        let shared = Rc::new(Shared::default());
+        let hand = Hand {
+            shared: Rc::clone(&shared),
+            gone: when_gone,
+        };
+        let corked = Self {
+            stream,
+            cork: Cork::In,
+            shared,
+            _gone: gone,
+        };
+        (corked, hand)
     }
 
     /// Writes what is held together with `more`; ready with how much of `more` was taken.
@@ -71,7 +122,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before && !self.shared.heard.is_set() {
+            self.shared.heard.set();
+        }
+        if read.is_pending() {
+            let mut task = self.shared.task.borrow_mut();
+            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+        }
+        read
     }
 }
 
@@ -116,6 +178,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_release(cx, &[]))?;
+        // Whoever flushes has written whole frames.
+        if self.shared.farewell.take() {
+            self.cork = Cork::Holding {
+                bytes: GOAWAY.to_vec(),
+                sent: 0,
+            };
+            ready!(self.poll_release(cx, &[]))?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -149,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_write_leaves_with_the_second() {
-        let (mut corked, _gone) = Corked::new(Segments::default());
+        let (mut corked, _hand) = Corked::new(Segments::default());
         corked.write_all(b"preface").await.unwrap();
         corked.write_all(b"settings").await.unwrap();
         corked.write_all(b"more").await.unwrap();
@@ -158,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flush_lets_go() {
-        let (mut corked, _gone) = Corked::new(Segments::default());
+        let (mut corked, _hand) = Corked::new(Segments::default());
         corked.write_all(b"preface").await.unwrap();
         corked.flush().await.unwrap();
         corked.write_all(b"more").await.unwrap();
@@ -166,9 +236,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_goodbye_stands_between_two_frames() {
+        let (mut corked, hand) = Corked::new(Segments::default());
+        corked.write_all(b"preface").await.unwrap();
+        corked.write_all(b"settings").await.unwrap();
+        corked.write_all(b"half a ").await.unwrap();
+        hand.say_goodbye();
+        corked.write_all(b"frame").await.unwrap();
+        corked.flush().await.unwrap();
+        corked.write_all(b"another").await.unwrap();
+        corked.flush().await.unwrap();
+        let left = corked.stream.0.concat();
+        assert_eq!(
+            left,
+            [b"prefacesettingshalf a frame", &GOAWAY[..], b"another"].concat()
+        );
+    }
+
+    #[tokio::test]
     async fn a_narrow_pipe_loses_nothing() {
         let (near, mut far) = tokio::io::duplex(3);
-        let (mut corked, gone) = Corked::new(near);
+        let (mut corked, hand) = Corked::new(near);
         let write = async move {
             corked.write_all(b"preface").await.unwrap();
             corked.write_all(b"settings").await.unwrap();
@@ -178,6 +266,6 @@ mod tests {
         let (_, read) = tokio::join!(write, far.read_to_string(&mut got));
         read.unwrap();
         assert_eq!(got, "prefacesettings");
-        assert!(gone.await.is_err(), "the receiver ends with the stream");
+        hand.gone().await;
     }
 }

@@ -17,10 +17,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// What [`Stream::give_up_after`] is told of a tunnel: above all that the keepalives take by default, so that they, who say
+/// why, speak first.
+pub(crate) const BACKSTOP: Duration = Duration::from_secs(15);
+
 /// One connection.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the peer has acknowledged every byte that was written; `None` where nobody can tell.
     fn acknowledged(&self) -> Option<bool>;
+
+    /// Has the kernel end the connection when something that was sent stays unacknowledged for so long, as a backstop of
+    /// the keepalives above. No effect where that is unknown.
+    fn give_up_after(&self, limit: Duration);
 
     /// This end's address.
     ///
@@ -37,6 +45,15 @@ pub trait Listener: 'static {
 
     /// The next connection and its peer.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>>;
+}
+
+/// With whom a listener shares its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// With nobody: another process there is an error.
+    Alone,
+    /// With a process that is about to go: connections come to both until it has closed.
+    WithPredecessor,
 }
 
 /// The outside world.
@@ -63,6 +80,7 @@ pub trait Network: Clone + 'static {
         &self,
         addr: SocketAddr,
         shares: u16,
+        sharing: Sharing,
     ) -> impl Future<Output = io::Result<(SocketAddr, Vec<Self::Bound>)>>;
 
     /// Starts accepting, on the worker that is to own what comes.

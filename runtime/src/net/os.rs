@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Listener, Network, Stream, outq};
+use super::{Listener, Network, Sharing, Stream, outq};
 
 /// How many connections the kernel keeps for a listener that is busy.
 const BACKLOG: i32 = 4096;
@@ -38,6 +38,17 @@ impl Stream for OsStream {
     fn acknowledged(&self) -> Option<bool> {
         let (local, peer) = (self.0.local_addr().ok()?, self.0.peer_addr().ok()?);
         outq::unacknowledged(local, peer).map(|bytes| bytes == 0)
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        let socket = SockRef::from(&self.0);
+        let probes = TcpKeepalive::new().with_time(limit / 2).with_interval(limit / 4);
+        let set = socket
+            .set_tcp_user_timeout(Some(limit))
+            .and_then(|()| socket.set_tcp_keepalive(&probes));
+        if let Err(error) = set {
+            tracing::debug!(%error, "the kernel takes no limit");
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -90,8 +101,8 @@ impl Listener for OsListener {
     }
 }
 
-/// A socket bound to `addr`. Only listeners of this very process share the port: `probe` asks without
-/// `SO_REUSEPORT`, so that another process there is an error and not a silent rival.
+/// A socket bound to `addr`. Only listeners of this very process, and of one that it takes over from, share the port:
+/// `probe` asks without `SO_REUSEPORT`, so that another process there is an error and not a silent rival.
 fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -118,12 +129,18 @@ impl Network for OsNetwork {
         OsStream::new(TcpStream::connect(to).await?)
     }
 
-    async fn bind(&self, addr: SocketAddr, shares: u16) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
-        // SO_REUSEADDR lets two sockets bind; listening is where the kernel says that a port is taken.
-        let probe = bound(addr, false)?;
-        probe.listen(1)?;
-        let addr = local_addr(&probe)?;
-        drop(probe);
+    async fn bind(
+        &self,
+        mut addr: SocketAddr,
+        shares: u16,
+        sharing: Sharing,
+    ) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
+        if sharing == Sharing::Alone {
+            // SO_REUSEADDR lets two sockets bind; listening is where the kernel says that a port is taken.
+            let probe = bound(addr, false)?;
+            probe.listen(1)?;
+            addr = local_addr(&probe)?;
+        }
         let mut sockets = Vec::new();
         for _ in 0..shares {
             let socket = bound(addr, true)?;

@@ -24,6 +24,9 @@ use crate::net::{Listener, Network};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of it to read at most.
 const LINGER_BYTES_MAX: usize = 4 << 20;
+/// When a dial that came on top of too many is to come back: spread, so that a stampede does not return as one.
+const COME_BACK_MIN: Duration = Duration::from_secs(1);
+const COME_BACK_MAX: Duration = Duration::from_secs(5);
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -84,7 +87,10 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
     let pending = Pending::enter(&worker.pending_handshakes);
     let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
     let outcome = if over {
-        Err(Refusal::Limit { retry_after: None })
+        let spread = worker.rng.borrow_mut().between(COME_BACK_MIN, COME_BACK_MAX);
+        Err(Refusal::Limit {
+            retry_after: Some(spread),
+        })
     } else {
         let read = read_request(&worker, &mut stream);
         let limit = worker.config.tunnels.handshake_timeout;

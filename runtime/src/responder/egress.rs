@@ -17,13 +17,13 @@ use crate::net::{Listener, Network};
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the worker drains.
+/// Accepts until the worker closes, and then those who have come already.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = worker.drain.wait() => return,
             accepted = listener.accept() => accepted,
+            () = worker.closing.wait() => return,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -56,7 +56,7 @@ async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, _present: 
         biased;
         // A client that goes away or speaks no HTTP ends its own connection only.
         _ = connection.as_mut() => return,
-        () = worker.drain.wait() => connection.as_mut().graceful_shutdown(),
+        () = worker.closing.wait() => connection.as_mut().graceful_shutdown(),
         // HTTP/1 heads have this limit from their first byte on; this is for those who do not say what they speak.
         () = silent => return,
     }

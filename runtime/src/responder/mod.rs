@@ -7,6 +7,7 @@
 mod accept;
 mod egress;
 pub mod explain;
+mod leave;
 mod proxy;
 mod tunnel;
 mod waiting;
@@ -18,6 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eddy_core::cache::Cache;
 use eddy_core::close::CloseReason;
@@ -30,23 +32,33 @@ use eddy_core::rng::Rng;
 use eddy_core::router::{KeyRules, Prefixes};
 use eddy_core::stats::{Hop, Name, Ping, Sheet};
 use hyper::header::HeaderName;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::body::Question;
 use crate::http::counters::Counters;
 use crate::latch::{Crowd, Latch, Present};
-use crate::net::Network;
+use crate::net::{Network, Sharing};
 use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
 
 use self::explain::{Asked, Choice};
+pub use self::leave::Selection;
 use self::waiting::WaitingRoom;
+
+/// So long after its start a responder takes everybody for somebody who was here moments ago: whoever lost it dials again
+/// within half a second (`dial.refused_max`), and everybody did if it was restarted.
+const YOUNG_FOR: Duration = Duration::from_secs(2);
 
 /// Sends requests into a tunnel that carries HTTP/2, from any worker.
 type Sender = hyper::client::conn::http2::SendRequest<Question>;
 /// Asks the owner of an idle tunnel for its sender: the first request is what upgrades it.
-type Claim = oneshot::Sender<Sender>;
+pub(crate) struct Claim {
+    answer: oneshot::Sender<Sender>,
+    /// The request must not be lost on a tunnel that its initiator is about to leave: it waits until the initiator has
+    /// answered the preface.
+    careful: bool,
+}
 type Claims = mpsc::UnboundedSender<Claim>;
 
 /// What workers, and the admin, send to a worker.
@@ -63,6 +75,8 @@ pub(crate) enum Message<N: Network> {
     Explain(Asked, oneshot::Sender<Choice>),
     /// Finish.
     Drain,
+    /// Tell these initiators to go elsewhere; says how many tunnels that are.
+    Leave(Selection, oneshot::Sender<usize>),
     /// The clients of another worker are gone: it needs our tunnels no more.
     ClientsGone,
 }
@@ -130,6 +144,17 @@ impl<N: Network> Control<N> {
         }
     }
 
+    /// Tells initiators to go elsewhere, over the tunnels that are meant; says how many those are.
+    pub async fn leave(&self, selection: &Selection) -> usize {
+        let mut told = 0;
+        for worker in &self.workers {
+            let (answer, count) = oneshot::channel();
+            let _ = worker.send(Message::Leave(selection.clone(), answer));
+            told += count.await.unwrap_or(0);
+        }
+        told
+    }
+
     /// Asks every worker what it would do with a request for somebody.
     pub async fn explain(&self, asked: &Asked) -> Vec<Choice> {
         let mut choices = Vec::new();
@@ -157,6 +182,20 @@ impl<N: Network> Control<N> {
     }
 }
 
+/// What a process does about one that has its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It fails.
+    Fresh,
+    /// It waits until that one drains, which closes the address for tunnels first; then both accept clients, until that
+    /// one has ended. Where there is none it starts at once.
+    TakeOver,
+}
+
+/// How often to look whether a predecessor has closed its address for tunnels: initiators that are refused meanwhile come
+/// back after 10 to 50 ms.
+const TAKE_OVER_LOOK: Duration = Duration::from_millis(5);
+
 /// Opens the listeners and makes what each worker starts with.
 ///
 /// # Errors
@@ -167,14 +206,26 @@ pub async fn prepare<N: Network>(
     config: Arc<ResponderConfig>,
     clock: Clock,
     seed: u64,
+    start: Start,
 ) -> Result<(Control<N>, Vec<Seed<N>>), StartError> {
-    let bind = async |key, addr| {
-        net.bind(addr, config.workers)
+    let bind = async |key, addr, sharing| {
+        net.bind(addr, config.workers, sharing)
             .await
             .map_err(|source| StartError { key, addr, source })
     };
-    let (tunnels, tunnel_shares) = bind("tunnels.listen", config.tunnels.listen).await?;
-    let (egress, egress_shares) = bind("egress.listen", config.egress.listen).await?;
+    let (tunnels, tunnel_shares) = loop {
+        match bind("tunnels.listen", config.tunnels.listen, Sharing::Alone).await {
+            Err(error) if start == Start::TakeOver && error.source.kind() == io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(TAKE_OVER_LOOK).await;
+            }
+            bound => break bound?,
+        }
+    };
+    let sharing = match start {
+        Start::Fresh => Sharing::Alone,
+        Start::TakeOver => Sharing::WithPredecessor,
+    };
+    let (egress, egress_shares) = bind("egress.listen", config.egress.listen, sharing).await?;
     let (workers, mailboxes): (Vec<_>, Vec<_>) =
         (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
     let mut rng = Rng::from_seed(seed);
@@ -229,14 +280,20 @@ struct Worker<N: Network> {
     departures: RefCell<Departures>,
     waiting: WaitingRoom,
     links: RefCell<BTreeMap<TunnelId, Link>>,
+    /// For each tunnel of this worker: set to say goodbye on it.
+    leaves: RefCell<BTreeMap<TunnelId, Latch>>,
+    /// A tunnel has left the directory.
+    left: Notify,
     peers: RefCell<BTreeMap<TunnelId, SocketAddr>>,
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     http: Counters,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
     pending_handshakes: Cell<u32>,
     pings: PingCounters,
-    /// No new work.
+    /// The end has begun: no new tunnels.
     drain: Latch,
+    /// No new clients.
+    closing: Latch,
     /// Connections of clients, which may finish what they run.
     clients: Crowd,
     /// One for each other worker whose clients may still need a tunnel of this one.
@@ -279,6 +336,8 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress));
     let drained = async {
         worker.drain.wait().await;
+        worker.hand_over().await;
+        worker.closing.set();
         let finished = async {
             worker.clients.gone().await;
             // Requests of other workers may still run on tunnels of this one.
@@ -344,6 +403,8 @@ impl<N: Network> Worker<N> {
             departures: RefCell::new(Departures::new(isolation)),
             waiting: WaitingRoom::default(),
             links: RefCell::default(),
+            leaves: RefCell::default(),
+            left: Notify::new(),
             peers: RefCell::default(),
             others,
             http: Counters::new(Hop::Egress),
@@ -351,6 +412,7 @@ impl<N: Network> Worker<N> {
             pending_handshakes: Cell::default(),
             pings: PingCounters::default(),
             drain: Latch::default(),
+            closing: Latch::default(),
             clients: Crowd::default(),
             others_with_clients: RefCell::new(others_with_clients),
             foreign_clients,
@@ -375,7 +437,14 @@ impl<N: Network> Worker<N> {
                 // Who asked may have gone.
                 let _ = answer.send(self.explain(&asked));
             }
-            Message::Drain => self.drain.set(),
+            Message::Drain => {
+                self.drain.set();
+                self.say_goodbye(&Selection::default());
+            }
+            Message::Leave(selection, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.say_goodbye(&selection));
+            }
             Message::ClientsGone => drop(self.others_with_clients.borrow_mut().pop()),
         }
     }
@@ -409,6 +478,7 @@ impl<N: Network> Worker<N> {
                     self.waiting.on_arrived(identity);
                 }
             }
+            Fact::Leaving { tunnel } => self.cache.borrow_mut().on_leaving(*tunnel),
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                 self.forget(*tunnel);
             }
@@ -423,6 +493,12 @@ impl<N: Network> Worker<N> {
         }
         cache.remove(tunnel);
         self.links.borrow_mut().remove(&tunnel);
+        self.left.notify_waiters();
+    }
+
+    /// Whether the process began so lately that its initiators may not be here yet.
+    fn is_young(&self) -> bool {
+        self.clock.now().since_origin() < YOUNG_FOR
     }
 
     fn note_serving(&self, tunnel: TunnelId, sender: Sender) {

@@ -12,7 +12,7 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
-use super::{Link, Sender, Worker};
+use super::{Claim, Link, Sender, Worker};
 use crate::http::body::{Answer, Follow, Question};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::hygiene;
@@ -76,6 +76,7 @@ pub(super) async fn proxy<N: Network>(
     mut request: Request<Incoming>,
 ) -> Response<Answer<Following<N>>> {
     let mut running = Running::new(Numbers(Rc::clone(&worker)));
+    let one_by_one = request.version() < Version::HTTP_2;
     let forwarded = match prepare(&worker, &mut request) {
         Ok(demand) => forward(&worker, request, demand).await,
         Err(why) => Err(why.into()),
@@ -83,7 +84,12 @@ pub(super) async fn proxy<N: Network>(
     match forwarded {
         Ok((response, lease)) => {
             worker.http.respond(response.status());
-            let (head, body) = response.into_parts();
+            let (mut head, body) = response.into_parts();
+            if one_by_one && worker.drain.is_set() {
+                // The client's next request comes on a connection of its own, which finds who takes over.
+                head.headers
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let follow = Following {
                 running,
                 _lease: lease,
@@ -238,7 +244,7 @@ async fn send<N: Network>(
             tunnel,
             owed: true,
         };
-        let Some(mut sender) = sender(worker, tunnel).await else {
+        let Some(mut sender) = sender(worker, tunnel, retries == 0).await else {
             worker.forget(tunnel);
             continue;
         };
@@ -295,7 +301,8 @@ impl Patience {
         let Ok(key) = key(worker, headers) else {
             return false;
         };
-        if worker.drain.is_set() || !worker.departures.borrow().expects(now, &key) {
+        let expected = worker.is_young() || worker.departures.borrow().expects(now, &key);
+        if worker.drain.is_set() || !expected {
             return false;
         }
         let begins = self.until.is_none();
@@ -358,12 +365,12 @@ fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId,
 }
 
 /// How to send into a tunnel; asks its owner if it is idle.
-async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId) -> Option<Sender> {
+async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId, careful: bool) -> Option<Sender> {
     let claimed = match worker.links.borrow().get(&tunnel)? {
         Link::Serving(sender) => return Some(sender.clone()),
         Link::Parked(claims) => {
-            let (claim, claimed) = oneshot::channel();
-            claims.send(claim).ok()?;
+            let (answer, claimed) = oneshot::channel();
+            claims.send(Claim { answer, careful }).ok()?;
             claimed
         }
     };

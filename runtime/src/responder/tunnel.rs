@@ -1,7 +1,7 @@
 //! The life of one tunnel on its owner.
 //!
 //! ```text
-//!   answer ─▶ settle ─▶ idle (RPING) ──first request──▶ HTTP/2 ─▶ gone
+//!   answer ─▶ settle ─▶ idle (RPING) ──first request, or goodbye──▶ HTTP/2 ─▶ gone
 //! ```
 
 use std::io;
@@ -15,10 +15,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::leave::PATIENCE;
 use super::{Claim, Message, Newcomer, Sender, Worker};
 use crate::http::counters::increase;
-use crate::net::cork::Corked;
-use crate::net::{Network, Stream};
+use crate::latch::Latch;
+use crate::net::cork::{Corked, Hand};
+use crate::net::{BACKSTOP, Network, Stream};
 
 /// How often to look whether the answer was acknowledged: soon at first, then rarely.
 const ACK_LOOK_FIRST: Duration = Duration::from_millis(1);
@@ -33,6 +35,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         identity,
         peer,
     } = newcomer;
+    stream.give_up_after(BACKSTOP);
     let answered = async {
         stream.write_all(worker.demands.accept()).await.ok()?;
         stream.flush().await.ok()
@@ -48,15 +51,23 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
 
     let (claims, claimed) = mpsc::unbounded_channel();
     worker.peers.borrow_mut().insert(tunnel, peer);
+    let leave = Latch::default();
+    worker.leaves.borrow_mut().insert(tunnel, leave.clone());
     worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&claims));
     drop(claims);
     tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
         %peer, worker = %worker.id, "tunnel up");
-    let why = match idle(&worker, &mut stream, claimed).await {
+    if worker.drain.is_set() {
+        // It came in at the last moment.
+        worker.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
+        leave.set();
+    }
+    let why = match idle(&worker, &mut stream, claimed, &leave).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
-        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first)).await,
+        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &leave)).await,
     };
+    worker.leaves.borrow_mut().remove(&tunnel);
     worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
     worker.peers.borrow_mut().remove(&tunnel);
     tracing::info!(%tunnel, node = %identity.node, reason = why.label(), "tunnel down");
@@ -96,6 +107,7 @@ async fn idle<N: Network>(
     worker: &Worker<N>,
     stream: &mut N::Stream,
     mut more: mpsc::UnboundedReceiver<Claim>,
+    leave: &Latch,
 ) -> Idle {
     let tunnels = &worker.config.tunnels;
     let policy = PingPolicy {
@@ -104,6 +116,7 @@ async fn idle<N: Network>(
     };
     let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
     let mut first = Vec::new();
+    let mut leaving = false;
     let mut bytes = [0; 64];
     loop {
         while let Some(action) = pinger.poll_action() {
@@ -133,6 +146,11 @@ async fn idle<N: Network>(
                 first.push(claim);
                 pinger.hand_off(worker.clock.now());
             }
+            // A goodbye is a word of HTTP/2.
+            () = leave.wait(), if !leaving => {
+                leaving = true;
+                pinger.hand_off(worker.clock.now());
+            }
             () = worker.clock.until(pinger.poll_timeout()) => pinger.handle_timeout(worker.clock.now()),
         }
     }
@@ -144,56 +162,92 @@ async fn active<N: Network>(
     tunnel: TunnelId,
     stream: N::Stream,
     waiting: Waiting,
+    leave: &Latch,
 ) -> CloseReason {
-    let (stream, gone) = Corked::new(stream);
+    let (stream, hand) = Corked::new(stream);
     let client = crate::http::tunnel_client(&worker.config.tunnels.http2);
     let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
         return CloseReason::HttpError;
     };
-    let Waiting { first, mut more } = waiting;
-    serve(worker, tunnel, &sender);
-    for claim in first {
-        // A request that waited may have been given up.
-        let _ = claim.send(sender.clone());
-    }
-    let late = async {
-        while let Some(claim) = more.recv().await {
-            let _ = claim.send(sender.clone());
-        }
-        std::future::pending().await
-    };
+    worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
+    let mut connection = Box::pin(connection);
     let ended = tokio::select! {
         biased;
-        ended = connection => ended,
+        ended = &mut connection => Some(ended),
         () = worker.stop.wait() => return CloseReason::Shutdown,
-        () = late => return CloseReason::Shutdown,
+        () = answer_claims(worker, tunnel, &sender, &hand, waiting) => None,
+        () = take_leave(worker, &hand, leave) => None,
     };
+    let over = ended.is_some();
     let why = match &ended {
-        Ok(()) => CloseReason::PeerClosed,
-        Err(error) => {
+        None => CloseReason::Drained,
+        Some(Ok(())) => CloseReason::PeerClosed,
+        Some(Err(error)) => {
             tracing::debug!(%tunnel, ?error, "the connection broke");
             reason(error)
         }
     };
-    drop(sender);
     // Whoever asks now must look for another tunnel.
-    drop(more);
+    drop(sender);
     worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
-    // The peer said goodbye: requests that run may still end well, and the socket goes with the last.
+    // Somebody said goodbye: requests that run may still end well, and the socket goes with the last.
+    let rest = async {
+        if !over {
+            let _ = (&mut connection).await;
+        }
+        // It keeps the socket.
+        drop(connection);
+        hand.gone().await;
+    };
     tokio::select! {
         biased;
-        _ = gone => {}
+        () = rest => {}
         () = worker.stop.wait() => {}
         () = tokio::time::sleep(worker.config.drain_timeout) => {}
     }
     why
 }
 
-/// From here on every worker sends straight into the tunnel.
-fn serve<N: Network>(worker: &Worker<N>, tunnel: TunnelId, sender: &Sender) {
-    worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
+/// Gives the sender to who asks for it, without end. From the initiator's first word on every worker sends straight into
+/// the tunnel; before that, only requests do that can do no harm twice, as the initiator may be about to leave.
+async fn answer_claims<N: Network>(
+    worker: &Worker<N>,
+    tunnel: TunnelId,
+    sender: &Sender,
+    hand: &Hand,
+    waiting: Waiting,
+) {
+    let Waiting { first, mut more } = waiting;
+    let give = |claim: Claim| {
+        // A request that waited may have been given up.
+        let _ = claim.answer.send(sender.clone());
+    };
+    let (mut careful, bold): (Vec<_>, Vec<_>) = first.into_iter().partition(|claim| claim.careful);
+    bold.into_iter().for_each(give);
+    loop {
+        tokio::select! {
+            biased;
+            () = hand.heard() => break,
+            Some(claim) = more.recv() => if claim.careful { careful.push(claim) } else { give(claim) },
+        }
+    }
+    careful.into_iter().for_each(give);
     worker.note_serving(tunnel, sender.clone());
     worker.tell_others(|| Message::Serving(tunnel, sender.clone()));
+    while let Some(claim) = more.recv().await {
+        give(claim);
+    }
+    std::future::pending().await
+}
+
+/// Once told to: says goodbye, and lets the tunnel go after a while. If the whole process goes, its end is the tunnel's.
+async fn take_leave<N: Network>(worker: &Worker<N>, hand: &Hand, leave: &Latch) {
+    leave.wait().await;
+    hand.say_goodbye();
+    tokio::time::sleep(PATIENCE).await;
+    if worker.drain.is_set() {
+        std::future::pending().await
+    }
 }
 
 fn reason(error: &hyper::Error) -> CloseReason {

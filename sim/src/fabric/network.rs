@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use eddy_runtime::net::{Listener, Network};
+use eddy_runtime::net::{Listener, Network, Sharing};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, End, Side};
@@ -52,7 +52,9 @@ impl SimNetwork {
     ///
     /// The port is taken.
     pub async fn listen_at(&self, port: u16) -> io::Result<SimListener> {
-        let (_, shares) = self.bind(SocketAddr::from(([0, 0, 0, 0], port)), 1).await?;
+        let (_, shares) = self
+            .bind(SocketAddr::from(([0, 0, 0, 0], port)), 1, Sharing::Alone)
+            .await?;
         let share = shares.into_iter().next().ok_or(io::ErrorKind::AddrNotAvailable)?;
         self.listen(share)
     }
@@ -165,7 +167,13 @@ impl Network for SimNetwork {
         }
     }
 
-    async fn bind(&self, addr: SocketAddr, shares: u16) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
+    /// No two simulated processes share an address.
+    async fn bind(
+        &self,
+        addr: SocketAddr,
+        shares: u16,
+        _: Sharing,
+    ) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
         // A simulated host has one address, and turmoil takes the wildcard for it.
         let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
         let listener = Rc::new(TcpListener::bind(everywhere).await?);

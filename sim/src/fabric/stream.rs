@@ -221,6 +221,9 @@ impl Stream for SimStream {
         Some(!self.is_silent() && now() >= written_at + trip)
     }
 
+    /// The backstop is not modelled: it must never be what notices.
+    fn give_up_after(&self, _: Duration) {}
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }

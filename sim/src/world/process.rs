@@ -17,6 +17,7 @@ use eddy_runtime::admin::{self, Admin, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::Network;
+use eddy_runtime::responder::Start;
 use eddy_runtime::{initiator, responder};
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -245,7 +246,8 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
     let (role, admin_at, workers) = match slot.config.clone() {
         Config::Responder(config) => {
             let admin_at = config.admin.as_ref().map(|admin| admin.listen);
-            let (control, seeds) = responder::prepare(&net, Arc::new(config), clock, seed).await?;
+            let (control, seeds) =
+                responder::prepare(&net, Arc::new(config), clock, seed, Start::Fresh).await?;
             let run = |seed| tokio::task::spawn_local(responder::run(net.clone(), seed));
             let workers: Vec<_> = seeds.into_iter().map(run).collect();
             (Role::Responder(control), admin_at, workers)

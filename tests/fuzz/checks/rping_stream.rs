@@ -131,7 +131,7 @@ impl Initiator {
         if let Some(data) = &mut self.delivered {
             // From here on the bytes are HTTP's, and do not pass the echoer.
             data.extend(read);
-            self.goaway |= self.watch.on_bytes(read);
+            self.goaway |= self.watch.on_bytes(&mut read.to_vec());
             return;
         }
         self.last_read = read.len();
@@ -147,7 +147,7 @@ impl Initiator {
             match action {
                 EchoAction::Echo => self.echoes += 1,
                 EchoAction::HandOff(bytes) => {
-                    self.goaway |= self.watch.on_bytes(&bytes);
+                    self.goaway |= self.watch.on_bytes(&mut bytes.clone());
                     self.delivered = Some(bytes);
                 }
                 EchoAction::Silent => self.silent = true,
@@ -174,7 +174,7 @@ impl Initiator {
             // Those in front of data in one read are not echoed.
             let in_one_read = self.last_read / PING.len() + 1;
             assert!((pings.saturating_sub(in_one_read)..=pings).contains(&self.echoes));
-            assert_eq!(self.goaway, GoAwayWatch::default().on_bytes(data));
+            assert_eq!(self.goaway, GoAwayWatch::default().on_bytes(&mut data.to_vec()));
         } else {
             assert_eq!(self.echoes, pings);
         }

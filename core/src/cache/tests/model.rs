@@ -37,6 +37,7 @@ enum Step {
     /// A tunnel that is there already, as someone else's.
     InsertAgain(Index),
     Remove(Index),
+    Leaving(Index),
     Pick {
         tenant: Option<String>,
         names: Names,
@@ -58,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(tenant, cluster, node, own)| Step::Insert { tenant, cluster, node, own }),
         1 => any::<Index>().prop_map(Step::InsertAgain),
         2 => any::<Index>().prop_map(Step::Remove),
+        2 => any::<Index>().prop_map(Step::Leaving),
         8 => (prop::option::weighted(0.9, id()), names, id())
             .prop_map(|(tenant, names, id)| Step::Pick { tenant, names, id }),
         4 => any::<Index>().prop_map(Step::Release),
@@ -77,9 +79,14 @@ struct Line {
     turn: u64,
     unanswered: u32,
     owes_since: Instant,
+    leaving: bool,
 }
 
 impl Line {
+    fn is_last_resort(&self, now: Instant) -> bool {
+        self.leaving || self.is_suspect(now)
+    }
+
     fn is_suspect(&self, now: Instant) -> bool {
         self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
     }
@@ -124,6 +131,7 @@ impl Model {
             turn,
             unanswered: 0,
             owes_since: self.now,
+            leaving: false,
         });
     }
 
@@ -144,7 +152,7 @@ impl Model {
         self.lines.len() < had
     }
 
-    /// Suspects last; own first, then the fewest streams, then who waits longest.
+    /// Suspects last, before them those that leave; own first, then the fewest streams, then who waits longest.
     fn choose(&mut self, fits: impl Fn(&Line) -> bool) -> Option<TunnelId> {
         let turn = self.tick();
         let (max, now) = (self.max_streams, self.now);
@@ -152,7 +160,15 @@ impl Model {
             .lines
             .iter_mut()
             .filter(|line| fits(line) && line.streams < max);
-        let best = fit.min_by_key(|line| (line.is_suspect(now), !line.own, line.streams, line.turn))?;
+        let best = fit.min_by_key(|line| {
+            (
+                line.is_suspect(now),
+                line.leaving,
+                !line.own,
+                line.streams,
+                line.turn,
+            )
+        })?;
         if best.unanswered == 0 {
             best.owes_since = now;
         }
@@ -190,9 +206,9 @@ impl Model {
         };
         nodes.sort_by_key(|node| turn_of(self, node));
         nodes.dedup();
-        // The suspects are asked when nobody else is left.
+        // Those in doubt are asked when nobody else is left.
         let now = self.now;
-        for suspects in [false, true] {
+        for doubtful in [false, true] {
             for (scope, node) in &nodes {
                 let turn = self.tick();
                 let of = |(s, c, n, _): &&mut (_, ClusterId, NodeId, u64)| {
@@ -200,7 +216,7 @@ impl Model {
                 };
                 self.turns.iter_mut().find(of).unwrap().3 = turn;
                 let chosen = self.choose(|line| {
-                    is_cluster(line) && line.identity.node == *node && (suspects || !line.is_suspect(now))
+                    is_cluster(line) && line.identity.node == *node && (doubtful || !line.is_last_resort(now))
                 });
                 if let Some(chosen) = chosen {
                     return Ok(chosen);
@@ -243,6 +259,11 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                 let tunnel = at.get(&model.lines).tunnel;
                 assert!(cache.remove(tunnel) && model.remove(tunnel));
             }
+            Step::Leaving(at) if !model.lines.is_empty() => {
+                let line = at.index(model.lines.len());
+                model.lines[line].leaving = true;
+                cache.on_leaving(model.lines[line].tunnel);
+            }
             Step::Pick { tenant, names, id } => {
                 let key = RouteKey {
                     tenant: tenant.as_deref(),
@@ -256,6 +277,7 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                         own: line.own,
                         streams: line.streams,
                         suspect: line.is_suspect(model.now),
+                        leaving: line.leaving,
                     };
                     assert_eq!(standing, expected);
                 }
@@ -303,10 +325,15 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                 cache.release(t(serial));
                 cache.on_answered(t(serial));
                 cache.on_given_up(t(serial));
+                cache.on_leaving(t(serial));
                 assert_eq!(cache.identity(t(serial)), None);
                 assert_eq!(cache.streams(t(serial)), 0);
             }
-            Step::InsertAgain(_) | Step::Remove(_) | Step::Release(_) | Step::Answered(..) => {}
+            Step::InsertAgain(_)
+            | Step::Remove(_)
+            | Step::Leaving(_)
+            | Step::Release(_)
+            | Step::Answered(..) => {}
         }
         let mut identities = BTreeMap::new();
         for line in &model.lines {
@@ -360,7 +387,12 @@ proptest! {
                         prop_assert_eq!(answer, alone.pick(&key));
                     }
                 }
-                Step::InsertAgain(_) | Step::Release(_) | Step::Answered(..) | Step::Sleep(_) | Step::Stale(_) => {}
+                Step::InsertAgain(_)
+                | Step::Leaving(_)
+                | Step::Release(_)
+                | Step::Answered(..)
+                | Step::Sleep(_)
+                | Step::Stale(_) => {}
             }
         }
     }

@@ -19,6 +19,7 @@ pub(super) enum Step {
     Established(Index),
     Failed(Index, DialFailure),
     Goaway(Index),
+    Renew(Index),
     Closed(Index, CloseReason),
     /// Every event for a handle of the past.
     Stale(Index),
@@ -73,6 +74,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         8 => any::<Index>().prop_map(Step::Established),
         4 => (any::<Index>(), failure).prop_map(|(at, why)| Step::Failed(at, why)),
         2 => any::<Index>().prop_map(Step::Goaway),
+        2 => any::<Index>().prop_map(Step::Renew),
         4 => (any::<Index>(), why).prop_map(|(at, why)| Step::Closed(at, why)),
         2 => any::<Index>().prop_map(Step::Stale),
         4 => (0..200u64).prop_map(Step::Sleep),
@@ -198,6 +200,12 @@ impl World {
                     self.dialer.on_goaway(now, slot);
                 }
             }
+            Step::Renew(at) => {
+                if let Some(slot) = self.pick(at, &running) {
+                    self.set(slot, Some(Task::Draining));
+                    self.dialer.renew(now, slot);
+                }
+            }
             Step::Closed(at, why) => {
                 if let Some(slot) = self.pick(at, &running) {
                     self.ended(slot);
@@ -210,6 +218,7 @@ impl World {
                     self.dialer.on_established(now, slot);
                     self.dialer.on_failed(now, slot, &DialFailure::Refused);
                     self.dialer.on_goaway(now, slot);
+                    self.dialer.renew(now, slot);
                     self.dialer.on_closed(now, slot, CloseReason::PeerClosed);
                     let seen = |text: &str| text.rsplit_once("seen").map(|(state, _)| state.to_owned());
                     assert_eq!(

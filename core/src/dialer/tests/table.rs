@@ -6,6 +6,7 @@ const EVENTS: &[&str] = &[
     "established",
     "failed",
     "goaway",
+    "renew",
     "closed",
     "due",
     "gone",
@@ -50,6 +51,7 @@ fn every_event_in_every_state_has_one_outcome() {
                 "established" => s.established('a'),
                 "failed" => s.failed('a', &DialFailure::Protocol),
                 "goaway" => s.goaway('a'),
+                "renew" => s.renew('a'),
                 "closed" => s.closed('a'),
                 "due" => {
                     s.now = s.dialer.poll_timeout().map_or(s.now, |deadline| deadline.at);
@@ -89,6 +91,7 @@ fn every_event_in_every_state_has_one_outcome() {
         backoff     established -> backing off
         backoff     failed      -> backing off
         backoff     goaway      -> backing off
+        backoff     renew       -> backing off
         backoff     closed      -> backing off
         backoff     due         -> connecting          dial b h1
         backoff     gone        -> forgotten           dial b h2
@@ -96,6 +99,7 @@ fn every_event_in_every_state_has_one_outcome() {
         waiting     established -> backing off
         waiting     failed      -> backing off
         waiting     goaway      -> backing off
+        waiting     renew       -> backing off
         waiting     closed      -> backing off
         waiting     due         -> connecting          time out b, dial c h1
         waiting     gone        -> forgotten
@@ -103,6 +107,7 @@ fn every_event_in_every_state_has_one_outcome() {
         connecting  established -> connected
         connecting  failed      -> backing off
         connecting  goaway      -> connecting
+        connecting  renew       -> connecting
         connecting  closed      -> backing off
         connecting  due         -> backing off         time out a
         connecting  gone        -> forgotten           abort a, dial b h2
@@ -110,6 +115,7 @@ fn every_event_in_every_state_has_one_outcome() {
         established established -> connected
         established failed      -> backing off
         established goaway      -> connecting+draining dial b h1
+        established renew       -> connecting+draining dial b h1
         established closed      -> backing off
         established due         -> connected
         established gone        -> draining            drain a, dial b h2
@@ -117,9 +123,10 @@ fn every_event_in_every_state_has_one_outcome() {
         draining    established -> draining
         draining    failed      -> none
         draining    goaway      -> draining
+        draining    renew       -> draining
         draining    closed      -> none
         draining    due         -> none                close a
         draining    gone        -> draining            dial b h2
-        draining    drain       -> draining
+        draining    drain       -> draining            drain a
     ");
 }

@@ -19,6 +19,7 @@ enum Step {
     /// To any tunnel, wherever it stands: also to those that are gone.
     Opened(Index),
     Upgraded(Index),
+    Leaving(Index),
     Draining(Index),
     Closed(Index, CloseReason),
     Sleep(u64),
@@ -36,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => any::<Index>().prop_map(Step::Deliver),
         6 => any::<Index>().prop_map(Step::Opened),
         2 => any::<Index>().prop_map(Step::Upgraded),
+        2 => any::<Index>().prop_map(Step::Leaving),
         2 => any::<Index>().prop_map(Step::Draining),
         3 => (any::<Index>(), why).prop_map(|(at, why)| Step::Closed(at, why)),
         1 => (0..9u64).prop_map(Step::Sleep),
@@ -109,9 +111,15 @@ impl Process {
                     life.phase = Phase::Open(State::Active, now);
                 }
             }),
+            Step::Leaving(at) => self.tell(at, |registry, now, life| {
+                registry.on_leaving(now, life.tunnel);
+                if let Phase::Open(State::Idle | State::Active, _) = life.phase {
+                    life.phase = Phase::Open(State::Leaving, now);
+                }
+            }),
             Step::Draining(at) => self.tell(at, |registry, now, life| {
                 registry.on_draining(now, life.tunnel);
-                if let Phase::Open(State::Idle | State::Active, _) = life.phase {
+                if let Phase::Open(State::Idle | State::Active | State::Leaving, _) = life.phase {
                     life.phase = Phase::Open(State::Draining, now);
                 }
             }),
@@ -227,6 +235,7 @@ impl Process {
                 identity,
                 owner,
             } => self.caches[worker].insert(*tunnel, identity, *owner),
+            Fact::Leaving { tunnel } => self.caches[worker].on_leaving(*tunnel),
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                 self.caches[worker].remove(*tunnel);
             }
@@ -295,7 +304,7 @@ impl Process {
         }
         let mut identities = BTreeMap::new();
         for life in &self.lives {
-            if let Phase::Open(State::Idle | State::Active, _) = life.phase {
+            if let Phase::Open(State::Idle | State::Active | State::Leaving, _) = life.phase {
                 *identities.entry(Arc::clone(&life.identity)).or_insert(0) += 1;
             }
         }

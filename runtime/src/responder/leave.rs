@@ -1,0 +1,117 @@
+//! How a responder takes its leave of initiators: make before break.
+//!
+//! ```text
+//!   drain ─▶ no new tunnels, GOAWAY on every tunnel, idle ones too
+//!            │  initiators dial elsewhere; clients are still served, over the old tunnels, and told to come anew
+//!            ▼  egress.drain_delay, or as soon as no tunnel is left
+//!            no new clients ─▶ their requests end ─▶ the tunnels go
+//! ```
+//!
+//! Single tunnels are told to go in the same way: they are chosen where nothing else is, for [`PATIENCE`], then let go.
+
+use std::time::Duration;
+
+use eddy_core::identity::{Identity, TunnelId};
+
+use super::Worker;
+use crate::net::Network;
+
+/// How long a tunnel that was told to go is still used where nothing else is: its replacement takes a dial, and where
+/// that is refused at first, some more of up to half a second each.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The tunnels that an operator means; what is not said means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Those of this node.
+    pub node: Option<String>,
+    /// Those of this cluster.
+    pub cluster: Option<String>,
+    /// Those of this tenant.
+    pub tenant: Option<String>,
+    /// This one.
+    pub tunnel: Option<String>,
+}
+
+impl Selection {
+    /// Whether it means a tunnel.
+    pub fn means(&self, tunnel: TunnelId, identity: &Identity) -> bool {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        fits(&self.node, identity.node.as_str())
+            && fits(&self.cluster, identity.cluster.as_str())
+            && fits(&self.tenant, identity.tenant.as_str())
+            && self.tunnel.as_ref().is_none_or(|id| *id == tunnel.to_string())
+    }
+}
+
+impl<N: Network> Worker<N> {
+    /// Says goodbye on those of this worker's tunnels that are meant; says how many.
+    pub(super) fn say_goodbye(&self, to: &Selection) -> usize {
+        let meant: Vec<_> = {
+            let registry = self.registry.borrow();
+            let all = registry.tunnels();
+            all.filter(|(id, tunnel)| to.means(*id, &tunnel.identity))
+                .map(|(id, _)| id)
+                .collect()
+        };
+        for &tunnel in &meant {
+            self.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
+            if let Some(leave) = self.leaves.borrow().get(&tunnel) {
+                leave.set();
+            }
+        }
+        meant.len()
+    }
+
+    /// Waits while initiators dial elsewhere.
+    pub(super) async fn hand_over(&self) {
+        let moved = async {
+            loop {
+                let left = self.left.notified();
+                if self.cache.borrow().identities().is_empty() {
+                    return;
+                }
+                left.await;
+            }
+        };
+        // Those that are still there have nowhere to go, or take their time.
+        let _ = tokio::time::timeout(self.config.egress.drain_delay, moved).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eddy_core::identity::{ClusterId, NodeId, TenantId, WorkerId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_means_all() {
+        let identity = Identity {
+            node: NodeId::parse("n").unwrap(),
+            cluster: ClusterId::parse("c").unwrap(),
+            tenant: TenantId::parse("t").unwrap(),
+        };
+        let tunnel = TunnelId {
+            named_by: WorkerId(1),
+            serial: 7,
+        };
+        let means = |node: Option<&str>, cluster: Option<&str>, tenant: Option<&str>, id: Option<&str>| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            let selection = Selection {
+                node: own(node),
+                cluster: own(cluster),
+                tenant: own(tenant),
+                tunnel: own(id),
+            };
+            selection.means(tunnel, &identity)
+        };
+        let id = tunnel.to_string();
+        assert!(means(None, None, None, None));
+        assert!(means(Some("n"), Some("c"), Some("t"), Some(&id)));
+        assert!(!means(Some("m"), Some("c"), None, None));
+        assert!(!means(Some("n"), Some("d"), None, None));
+        assert!(!means(None, None, Some("u"), None));
+        assert!(!means(None, None, None, Some("another")));
+    }
+}
