@@ -11,6 +11,7 @@ pub mod address;
 pub mod backoff;
 pub mod cache;
 pub mod close;
+pub mod closed;
 pub mod departures;
 pub mod dialer;
 pub mod goaway;

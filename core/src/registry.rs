@@ -18,11 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::close::CloseReason;
+use crate::closed::{Closed, ClosedLog};
 use crate::identity::{Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::time::Instant;
-
-/// How many ends of tunnels are remembered for the admin page.
-pub const CLOSED_MAX: usize = 256;
 
 /// Where a tunnel of this worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,21 +104,6 @@ pub struct Placement {
     pub worker: WorkerId,
 }
 
-/// The end of a tunnel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Which.
-    pub tunnel: TunnelId,
-    /// Whose it was.
-    pub identity: Arc<Identity>,
-    /// When it ended.
-    pub at: Instant,
-    /// How long it had been open.
-    pub lived: std::time::Duration,
-    /// Why.
-    pub why: CloseReason,
-}
-
 /// What placement counts: the tunnels of a node on each worker.
 type NodeKey = (TenantId, NodeId);
 
@@ -139,8 +122,7 @@ pub struct Registry {
     owned: BTreeMap<TunnelId, Tunnel>,
     seats: BTreeMap<TunnelId, Seat>,
     loads: BTreeMap<NodeKey, Vec<u32>>,
-    closed: VecDeque<Closed>,
-    closed_by_reason: BTreeMap<CloseReason, u64>,
+    closed: ClosedLog,
     opened_total: u64,
     actions: VecDeque<Action>,
 }
@@ -155,8 +137,7 @@ impl Registry {
             owned: BTreeMap::new(),
             seats: BTreeMap::new(),
             loads: BTreeMap::new(),
-            closed: VecDeque::new(),
-            closed_by_reason: BTreeMap::new(),
+            closed: ClosedLog::new(),
             opened_total: 0,
             actions: VecDeque::new(),
         }
@@ -279,12 +260,8 @@ impl Registry {
         let Some(entry) = entry else {
             return;
         };
-        *self.closed_by_reason.entry(why).or_default() += 1;
-        if self.closed.len() == CLOSED_MAX {
-            self.closed.pop_front();
-        }
         let lived = now - entry.opened;
-        self.closed.push_back(Closed {
+        self.closed.push(Closed {
             tunnel,
             identity: entry.identity,
             at: now,
@@ -320,14 +297,9 @@ impl Registry {
         self.owned.iter().map(|(id, tunnel)| (*id, tunnel))
     }
 
-    /// The last ends of tunnels of this worker, the oldest first.
-    pub fn closed(&self) -> impl Iterator<Item = &Closed> {
-        self.closed.iter()
-    }
-
-    /// How many tunnels of this worker ended, by reason.
-    pub const fn closed_by_reason(&self) -> &BTreeMap<CloseReason, u64> {
-        &self.closed_by_reason
+    /// The ends of tunnels of this worker.
+    pub const fn closed(&self) -> &ClosedLog {
+        &self.closed
     }
 
     /// How many tunnels ever opened on this worker.

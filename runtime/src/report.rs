@@ -84,7 +84,7 @@ pub struct HostLine {
 }
 
 /// The three parts of an identity.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct IdentityLine {
     /// The node.
     pub node: String,

@@ -20,8 +20,20 @@ pub struct SilencePolicy {
     pub intervals: u32,
 }
 
+impl SilencePolicy {
+    /// The policy for another tunnel to a responder whose longest gap between pings is known.
+    #[must_use]
+    pub fn knowing(self, interval: Duration) -> Self {
+        let patience = interval.saturating_mul(self.intervals).max(PATIENCE_MIN);
+        Self {
+            first: self.first.min(patience),
+            ..self
+        }
+    }
+}
+
 impl Default for SilencePolicy {
-    /// 10 s and 3: five times the default interval, and the number that the rule names.
+    /// 10 s and 3: five times Envoy's default interval, and the number that the rule names.
     fn default() -> Self {
         Self {
             first: Duration::from_secs(10),
@@ -122,6 +134,11 @@ impl Echoer {
         if !self.done && self.now >= self.silent_at() {
             self.end(EchoAction::Silent);
         }
+    }
+
+    /// The longest gap between two pings so far, once there were two.
+    pub fn interval(&self) -> Option<Duration> {
+        (self.pinged >= 2).then_some(self.longest_gap)
     }
 
     /// The next thing to do, in order.
@@ -287,6 +304,26 @@ mod tests {
         echoer.on_bytes(at(10), b"RPINGRPING");
         drain(&mut echoer);
         assert_eq!(echoer.poll_timeout().unwrap().at, at(10 + 10_000));
+    }
+
+    #[test]
+    fn another_tunnel_to_a_known_responder_begins_with_what_is_known() {
+        let policy = SilencePolicy::default();
+        assert_eq!(
+            policy.knowing(Duration::from_secs(1)).first,
+            Duration::from_secs(3)
+        );
+        assert_eq!(
+            policy.knowing(Duration::from_secs(60)).first,
+            policy.first,
+            "never longer"
+        );
+        assert_eq!(policy.knowing(Duration::from_millis(1)).first, PATIENCE_MIN);
+        let mut echoer = echoer();
+        echoer.on_bytes(at(500), PING);
+        assert_eq!(echoer.interval(), None, "the first gap says little");
+        echoer.on_bytes(at(1_500), PING);
+        assert_eq!(echoer.interval(), Some(Duration::from_secs(1)));
     }
 
     #[test]

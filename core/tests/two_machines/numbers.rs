@@ -34,7 +34,7 @@ pub(crate) fn of_responder(registries: &[Registry]) -> Lines {
             sheet.add(Name::ClusterTunnels(None, cluster.clone()), 1);
             sheet.add(Name::IdentityTunnels(cluster, node), 1);
         }
-        let ended: u64 = registry.closed_by_reason().values().sum();
+        let ended: u64 = registry.closed().by_reason().values().sum();
         assert_eq!(
             registry.opened_total(),
             ended + registry.tunnels().count() as u64,

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
+use eddy_core::closed::PER_IDENTITY;
 use eddy_core::stats::Sheet;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -23,13 +24,11 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::config::StatsConfig;
 use crate::net::{Listener, Network};
-use crate::report::{ClosedLine, HostLine, Report, TunnelLine, round};
+use crate::report::{ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
 
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How many ends of tunnels `/tunnels` shows.
-const CLOSED_SHOWN: usize = 100;
 
 /// Whose admin this is.
 pub enum Role<N: Network> {
@@ -362,6 +361,12 @@ async fn tunnels<N: Network>(admin: &Admin<N>) -> Answer {
     }
     all.closed
         .sort_by_key(|closed| std::cmp::Reverse(closed.at_unix_ms));
-    all.closed.truncate(CLOSED_SHOWN);
+    // Each worker remembers as many.
+    let mut of_identity: BTreeMap<IdentityLine, usize> = BTreeMap::new();
+    all.closed.retain(|closed| {
+        let count = of_identity.entry(closed.identity.clone()).or_default();
+        *count += 1;
+        *count <= PER_IDENTITY
+    });
     json(&all)
 }

@@ -328,7 +328,7 @@ impl LivenessConfig {
         let liveness = root.section("liveness", &["first_ping", "intervals", "http2"])?;
         Ok(Self {
             first_ping: liveness.duration("first_ping", secs(10), positive(LONGEST))?,
-            intervals: liveness.number("intervals", 3, 1..=u32::MAX)?,
+            intervals: liveness.number("intervals", 2, 1..=u32::MAX)?,
             http2: Http2Config::read(&liveness)?,
         })
     }

@@ -154,7 +154,7 @@ impl ListenConfig {
         let required_cluster = tunnels.optional("required_cluster");
         Ok(Self {
             listen: listens.read(&tunnels.required("listen")?)?,
-            ping_interval: tunnels.duration("ping_interval", secs(2), secs(1)..=secs(300))?,
+            ping_interval: tunnels.duration("ping_interval", secs(1), secs(1)..=secs(300))?,
             ping_misses: tunnels.number("ping_misses", 3, 1..=u32::MAX)?,
             handshake_timeout: tunnels.duration("handshake_timeout", secs(10), positive(secs(300)))?,
             path: tunnels.text("path", DEFAULT_PATH.to_owned(), value::path)?,

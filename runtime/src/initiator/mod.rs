@@ -11,18 +11,18 @@ mod tunnel;
 mod watched;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eddy_core::address::TunnelAddress;
 use eddy_core::backoff::BackoffPolicy;
-use eddy_core::close::CloseReason;
+use eddy_core::closed::ClosedLog;
 use eddy_core::dialer::{Action, DialFailure, Dialer, DialerPolicy, Slot, Target, share};
 use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
-use eddy_core::registry::CLOSED_MAX;
 use eddy_core::rng::Rng;
 use eddy_core::router::Prefixes;
 use eddy_core::stats::{DialState, Hop, Name, Ping, Sheet};
@@ -155,15 +155,6 @@ struct Up {
     streams: Rc<Cell<u32>>,
 }
 
-/// A tunnel that is gone.
-struct Gone {
-    tunnel: TunnelId,
-    identity: Arc<Identity>,
-    at: Instant,
-    lived: std::time::Duration,
-    why: CloseReason,
-}
-
 /// One worker while it runs.
 struct Worker<N: Network> {
     id: WorkerId,
@@ -175,8 +166,9 @@ struct Worker<N: Network> {
     changed: Notify,
     tasks: RefCell<BTreeMap<Berth, Task>>,
     tunnels: RefCell<BTreeMap<TunnelId, Up>>,
-    gone: RefCell<VecDeque<Gone>>,
-    closed_by_reason: RefCell<BTreeMap<CloseReason, u64>>,
+    /// The longest gap between pings that each host's tunnels have seen.
+    ping_gaps: RefCell<BTreeMap<SocketAddr, Duration>>,
+    closed: RefCell<ClosedLog>,
     opened: Cell<u64>,
     echoed: Cell<u64>,
     succeeded: RefCell<BTreeMap<ClusterName, u64>>,
@@ -264,8 +256,8 @@ impl<N: Network> Worker<N> {
             changed: Notify::new(),
             tasks: RefCell::default(),
             tunnels: RefCell::default(),
-            gone: RefCell::default(),
-            closed_by_reason: RefCell::default(),
+            ping_gaps: RefCell::default(),
+            closed: RefCell::default(),
             opened: Cell::default(),
             echoed: Cell::default(),
             succeeded: RefCell::default(),
@@ -281,6 +273,16 @@ impl<N: Network> Worker<N> {
         let now = self.clock.now();
         match message {
             Message::Hosts(cluster, hosts) => {
+                let dialed_by_others = |host: &SocketAddr| {
+                    let lanes = self.lanes.borrow();
+                    let others = lanes.iter().filter(|lane| lane.address.cluster != cluster);
+                    others
+                        .flat_map(|lane| lane.dialer.hosts())
+                        .any(|view| view.host == *host)
+                };
+                self.ping_gaps
+                    .borrow_mut()
+                    .retain(|host, _| hosts.contains(host) || dialed_by_others(host));
                 for lane in self
                     .lanes
                     .borrow_mut()
@@ -426,15 +428,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn remember(&self, gone: Gone) {
-        *self.closed_by_reason.borrow_mut().entry(gone.why).or_default() += 1;
-        let mut list = self.gone.borrow_mut();
-        if list.len() == CLOSED_MAX {
-            list.pop_front();
-        }
-        list.push_back(gone);
-    }
-
     fn report(&self) -> Report {
         let calendar = Calendar {
             now: self.clock.now(),
@@ -451,8 +444,8 @@ impl<N: Network> Worker<N> {
             for_seconds: calendar.ago(up.since),
             streams: up.streams.get(),
         });
-        let gone = self.gone.borrow();
-        let closed = gone.iter().map(|gone| ClosedLine {
+        let log = self.closed.borrow();
+        let closed = log.iter().map(|gone| ClosedLine {
             id: gone.tunnel.to_string(),
             identity: (&*gone.identity).into(),
             at_unix_ms: calendar.unix_ms(gone.at),
@@ -508,7 +501,7 @@ impl<N: Network> Worker<N> {
         sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
         sheet.add(Name::Opened, self.opened.get());
         sheet.add(Name::Open, self.tunnels.borrow().len() as u64);
-        for (why, count) in &*self.closed_by_reason.borrow() {
+        for (why, count) in self.closed.borrow().by_reason() {
             sheet.add(Name::Closed(*why), *count);
         }
         self.http.fill(&mut sheet);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use eddy_core::close::CloseReason;
+use eddy_core::closed::Closed;
 use eddy_core::identity::TunnelId;
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
 use hyper::service::service_fn;
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::watched::Watched;
-use super::{Berth, Gone, Up, Worker, serve};
+use super::{Berth, Up, Worker, serve};
 use crate::http::counters::increase;
 use crate::latch::Latch;
 use crate::net::Network;
@@ -41,7 +42,7 @@ pub(super) async fn run<N: Network>(
         return CloseReason::HostGone;
     };
     let entry = Entry::open(worker, berth, Arc::new(identity), host);
-    let why = match idle(worker, stream, &leftover, &drain).await {
+    let why = match idle(worker, host, stream, &leftover, &drain).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(stream) => {
@@ -109,7 +110,7 @@ impl<N: Network> Drop for Entry<N> {
         let (now, why) = (self.worker.clock.now(), self.why.get());
         tracing::info!(tunnel = %self.tunnel, host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
-        self.worker.remember(Gone {
+        self.worker.closed.borrow_mut().push(Closed {
             tunnel: self.tunnel,
             identity: up.identity,
             at: now,
@@ -128,6 +129,7 @@ enum Idle<S> {
 
 async fn idle<N: Network>(
     worker: &Worker<N>,
+    host: SocketAddr,
     mut stream: N::Stream,
     leftover: &[u8],
     drain: &Latch,
@@ -137,6 +139,8 @@ async fn idle<N: Network>(
         first: liveness.first_ping,
         intervals: liveness.intervals,
     };
+    let known = worker.ping_gaps.borrow().get(&host).copied();
+    let policy = known.map_or(policy, |gap| policy.knowing(gap));
     let mut echoer = Echoer::new(worker.clock.now(), policy);
     echoer.on_bytes(worker.clock.now(), leftover);
     let mut bytes = [0; 512];
@@ -145,6 +149,11 @@ async fn idle<N: Network>(
             match action {
                 EchoAction::Echo => {
                     increase(&worker.echoed);
+                    if let Some(gap) = echoer.interval() {
+                        let mut gaps = worker.ping_gaps.borrow_mut();
+                        let longest = gaps.entry(host).or_default();
+                        *longest = gap.max(*longest);
+                    }
                     if stream.write_all(PING).await.is_err() {
                         return Idle::Closed(CloseReason::PeerReset);
                     }

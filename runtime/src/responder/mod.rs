@@ -557,7 +557,7 @@ impl<N: Network> Worker<N> {
             for_seconds: calendar.ago(tunnel.since),
             streams: 0,
         });
-        let closed = registry.closed().map(|closed| ClosedLine {
+        let closed = registry.closed().iter().map(|closed| ClosedLine {
             id: closed.tunnel.to_string(),
             identity: (&*closed.identity).into(),
             at_unix_ms: calendar.unix_ms(closed.at),
@@ -614,7 +614,7 @@ impl<N: Network> Worker<N> {
         }
         sheet.add(Name::Opened, registry.opened_total());
         sheet.add(Name::Open, registry.tunnels().count() as u64);
-        for (why, count) in registry.closed_by_reason() {
+        for (why, count) in registry.closed().by_reason() {
             sheet.add(Name::Closed(*why), *count);
         }
         self.http.fill(&mut sheet);

@@ -288,8 +288,11 @@ impl Process {
                 Phase::Travelling | Phase::Settling | Phase::Open(..) => None,
             });
             ends.for_each(|why| *closed.entry(why).or_insert(0) += 1);
-            assert_eq!(registry.closed_by_reason(), &closed);
-            assert_eq!(registry.closed().count() as u64, closed.values().sum::<u64>());
+            assert_eq!(registry.closed().by_reason(), &closed);
+            assert_eq!(
+                registry.closed().iter().count() as u64,
+                closed.values().sum::<u64>()
+            );
             assert_eq!(
                 registry.opened_total(),
                 mine.filter(|life| life.opened.is_some()).count() as u64
