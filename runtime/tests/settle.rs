@@ -15,7 +15,7 @@ use std::time::Duration;
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::os::{OsListener, OsNetwork, OsStream};
-use eddy_runtime::net::{Listener, Network, Sharing, Stream};
+use eddy_runtime::net::{Listener, Network, Resolved, Sharing, Stream};
 use eddy_runtime::responder::{self, Start};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -108,7 +108,7 @@ impl Network for Slow {
         Ok(SlowStream(self.0.adopt(parcel)?, Arc::clone(&self.1)))
     }
 
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
         self.0.resolve(name, port).await
     }
 

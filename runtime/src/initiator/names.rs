@@ -68,6 +68,7 @@ pub(super) async fn run<N: Network>(
     let hosts = || clusters.iter().flat_map(|(_, hosts)| hosts.iter());
     let named: Vec<_> = hosts().filter(|host| literal(host).is_none()).collect();
     let mut book = Book::default();
+    let mut fresh_for = BTreeMap::new();
     let mut told: BTreeMap<&ClusterName, Vec<SocketAddr>> = BTreeMap::new();
     let mut tell = |book: &Book| {
         for (name, hosts) in &clusters {
@@ -86,7 +87,8 @@ pub(super) async fn run<N: Network>(
     tell(&book);
     while !named.is_empty() {
         for host in &named {
-            look_up(&net, host, &mut book).await;
+            let fresh = look_up(&net, host, &mut book).await;
+            fresh_for.insert((&host.host, host.port), fresh);
             // At once: the next name may take its time.
             tell(&book);
         }
@@ -95,7 +97,11 @@ pub(super) async fn run<N: Network>(
         // Nobody dials a name that was never resolved, so nobody will ask for it again.
         let complete = named.iter().all(|host| book.knows(host));
         let rest = if complete {
-            config.dial.dns_refresh.saturating_sub(LOOK_PAUSE)
+            let first = fresh_for.values().copied().flatten().min();
+            let refresh = config.dial.dns_refresh;
+            first
+                .map_or(refresh, |first| first.min(refresh))
+                .saturating_sub(LOOK_PAUSE)
         } else {
             Duration::ZERO
         };
@@ -107,12 +113,17 @@ pub(super) async fn run<N: Network>(
     }
 }
 
-async fn look_up<N: Network>(net: &N, host: &HostPort, book: &mut Book) {
+/// Says how long the answer holds, if that is known.
+async fn look_up<N: Network>(net: &N, host: &HostPort, book: &mut Book) -> Option<Duration> {
     match net.resolve(&host.host, host.port).await {
-        Ok(found) if !found.is_empty() => book.learn(host, found),
+        Ok(found) if !found.addresses.is_empty() => {
+            book.learn(host, found.addresses);
+            return found.fresh_for;
+        }
         Ok(_) => tracing::warn!(name = host.host, "has no address; the last known stay"),
         Err(error) => tracing::warn!(name = host.host, %error, "cannot resolve; the last known stay"),
     }
+    None
 }
 
 /// States the final number, which surprises people where it is a product (field-notes.md, Envoy #46169).

@@ -227,7 +227,7 @@ impl<N: Network> Services<N> {
         let connect = async {
             let addresses = match names::literal(host) {
                 Some(addr) => vec![addr],
-                None => self.net.resolve(&host.host, host.port).await?,
+                None => self.net.resolve(&host.host, host.port).await?.addresses,
             };
             let mut error = no_host();
             for addr in addresses {

@@ -5,6 +5,7 @@
 
 pub mod cork;
 pub(crate) mod counted;
+mod lookup;
 pub mod os;
 mod outq;
 pub(crate) mod pass;
@@ -56,6 +57,24 @@ pub enum Sharing {
     WithPredecessor,
 }
 
+/// What a name stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Its addresses, sorted, each once.
+    pub addresses: Vec<SocketAddr>,
+    /// How long that holds, if the answer says so.
+    pub fresh_for: Option<Duration>,
+}
+
+impl Resolved {
+    /// These addresses.
+    pub fn new(mut addresses: Vec<SocketAddr>, fresh_for: Option<Duration>) -> Self {
+        addresses.sort();
+        addresses.dedup();
+        Self { addresses, fresh_for }
+    }
+}
+
 /// The outside world.
 pub trait Network: Clone + 'static {
     /// A connection.
@@ -105,7 +124,7 @@ pub trait Network: Clone + 'static {
     fn adopt(&self, parcel: Self::Parcel) -> io::Result<Self::Stream>;
 
     /// Every address of a name.
-    fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>>;
+    fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Resolved>>;
 
     /// Time since 1970 by the wall clock, for people and for the handshake's initiation time.
     fn wall(&self) -> Duration;

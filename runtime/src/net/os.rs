@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Listener, Network, Sharing, Stream, outq};
+use super::{Listener, Network, Resolved, Sharing, Stream, lookup, outq};
 
 /// How many connections the kernel keeps for a listener that is busy.
 const BACKLOG: i32 = 4096;
@@ -162,11 +162,8 @@ impl Network for OsNetwork {
         Ok(OsStream(TcpStream::from_std(parcel)?))
     }
 
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let mut addresses: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
-        addresses.sort();
-        addresses.dedup();
-        Ok(addresses)
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
+        lookup::by_system(name, port).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one home of the wall clock")]

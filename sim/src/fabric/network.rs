@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use eddy_runtime::net::{Listener, Network, Sharing};
+use eddy_runtime::net::{Listener, Network, Resolved, Sharing};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, End, Side};
@@ -196,12 +196,13 @@ impl Network for SimNetwork {
         Ok(parcel)
     }
 
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
         let found = self.fabric.resolve(name);
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such name"));
         }
-        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        Ok(Resolved::new(addresses, None))
     }
 
     fn wall(&self) -> Duration {
