@@ -209,7 +209,7 @@ fn a_file_is_read_under_its_own_name() {
         message,
         format!(
             "{}:4:3: tunnels.ping_intervall: unknown key; allowed here: listen, ping_interval, ping_misses, \
-             handshake_timeout, path, http_upgrade, tenant_isolation, required_cluster, settle, \
+             handshake_timeout, path, http_upgrade, tenant_isolation, required_cluster, duplicates, settle, \
              max_pending_handshakes, http2",
             path.display()
         )

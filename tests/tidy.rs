@@ -63,3 +63,26 @@ fn the_runtime_has_no_lock_of_its_own() {
         }
     }
 }
+
+/// What `docs/compared-with-envoy.md` calls its evidence: tests by name, scenarios and tests by file.
+#[test]
+fn the_evidence_of_the_comparison_with_envoy_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/compared-with-envoy.md")).expect("the page");
+    let sources: String = everything().into_iter().map(|(_, text)| text).collect();
+    let (mut tests, mut files) = (0, 0);
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let evidence = row.rsplit(" | ").next().unwrap_or_default();
+        for name in evidence.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                assert!(root.join(name).exists(), "there is no {name}");
+                files += 1;
+            } else {
+                let heading = format!("fn {name}(");
+                assert!(sources.contains(&heading), "there is no test {name}");
+                tests += 1;
+            }
+        }
+    }
+    assert!(tests > 20 && files > 10, "{tests} tests and {files} files");
+}

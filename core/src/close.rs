@@ -23,13 +23,15 @@ pub enum CloseReason {
     Drained,
     /// The host is no longer configured, or its name no longer resolves to it.
     HostGone,
+    /// Another tunnel has taken its place (responder).
+    Superseded,
     /// The process ends.
     Shutdown,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PeerClosed,
         Self::PeerReset,
         Self::PingTimeout,
@@ -40,6 +42,7 @@ impl CloseReason {
         Self::GoAway,
         Self::Drained,
         Self::HostGone,
+        Self::Superseded,
         Self::Shutdown,
     ];
 
@@ -56,6 +59,7 @@ impl CloseReason {
             Self::GoAway => "go_away",
             Self::Drained => "drained",
             Self::HostGone => "host_gone",
+            Self::Superseded => "superseded",
             Self::Shutdown => "shutdown",
         }
     }

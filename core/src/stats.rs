@@ -104,6 +104,8 @@ pub enum Name {
     Handshake(&'static str),
     /// RPING on idle tunnels.
     Ping(Ping),
+    /// Tunnels that opened under a node id that another process had too.
+    Duplicates,
     /// Tunnels that opened since the start.
     Opened,
     /// Tunnels that are open.
@@ -165,6 +167,7 @@ impl Name {
             Self::Ping(Ping::Sent) => "reverse_tunnel.ping.sent".into(),
             Self::Ping(Ping::Echoed) => "reverse_tunnel.ping.echoed".into(),
             Self::Ping(Ping::Missed) => "reverse_tunnel.ping.missed".into(),
+            Self::Duplicates => "reverse_tunnel.duplicates".into(),
             Self::Opened => "reverse_tunnel.opened".into(),
             Self::Open => "reverse_tunnel.open".into(),
             Self::Closed(why) => format!("reverse_tunnel.closed.{}", why.label()),
@@ -204,6 +207,7 @@ impl Name {
             | Self::ClusterTunnels(..)
             | Self::Handshake(_)
             | Self::Ping(_)
+            | Self::Duplicates
             | Self::Opened
             | Self::Open
             | Self::Closed(_)

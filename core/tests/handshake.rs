@@ -12,6 +12,7 @@ use eddy_core::handshake::request::{Announcement, Demands, Offer, Verdict};
 use eddy_core::handshake::response::{self, Rejection};
 use eddy_core::handshake::{DEFAULT_PATH, HEAD_BYTES_MAX, Mode, Parsed, Refusal};
 use eddy_core::identity::{ClusterId, ClusterName, Identity, NodeId, TenantId, WorkerId};
+use eddy_core::instance::{Berth, Instance};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -32,6 +33,14 @@ fn identity() -> impl Strategy<Value = Identity> {
     })
 }
 
+fn instance() -> impl Strategy<Value = Instance> {
+    (any::<u64>(), any::<u16>(), any::<u32>(), any::<u32>()).prop_map(|(nonce, worker, lane, slot)| {
+        let worker = WorkerId(worker);
+        let berth = Berth { worker, lane, slot };
+        Instance { nonce, berth }
+    })
+}
+
 /// A valid offer, what it announces, and a responder's demands that it meets.
 fn offer() -> impl Strategy<Value = (Vec<u8>, Announcement, Demands)> {
     let mode = select(vec![Mode::Plain, Mode::Upgrade]);
@@ -45,9 +54,19 @@ fn offer() -> impl Strategy<Value = (Vec<u8>, Announcement, Demands)> {
         any::<SocketAddr>(),
         numbers,
         flags,
+        proptest::option::of(instance()),
     )
         .prop_map(
-            |(identity, upstream, path, mode, host, (time, worker, connection), (required, isolated))| {
+            |(
+                identity,
+                upstream,
+                path,
+                mode,
+                host,
+                (time, worker, connection),
+                (required, isolated),
+                instance,
+            )| {
                 let upstream_cluster = ClusterName::parse(&upstream).unwrap();
                 let offer = Offer {
                     path: &path,
@@ -58,6 +77,7 @@ fn offer() -> impl Strategy<Value = (Vec<u8>, Announcement, Demands)> {
                     initiation_time_ms: time,
                     worker: WorkerId(worker),
                     connection,
+                    instance,
                 };
                 let bytes = offer.encode();
                 let Identity {
@@ -80,6 +100,7 @@ fn offer() -> impl Strategy<Value = (Vec<u8>, Announcement, Demands)> {
                     initiation_time_ms: Some(time),
                     worker: Some(format!("worker_{worker}")),
                     connection: Some(connection.to_string()),
+                    instance,
                 };
                 (bytes, announcement, demands)
             },

@@ -42,6 +42,12 @@ pub struct TunnelLine {
     pub for_seconds: f64,
     /// Requests on it now.
     pub streams: u32,
+    /// Which process the initiator is, and which tunnel of it, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Another process has a tunnel under the same node id.
+    #[serde(rename = "duplicate", skip_serializing_if = "std::ops::Not::not")]
+    pub is_duplicate: bool,
 }
 
 /// A tunnel that is gone.

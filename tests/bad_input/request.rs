@@ -22,7 +22,11 @@ fn moves(pair: &Pair, expected: &[(&str, i64)], bad: impl FnOnce()) {
 }
 
 fn refused(path: &str, headers: &[(&str, &str)], status: u16, reason: &str, body: &str) {
-    let pair = Pair::start();
+    // A responder that has just begun would wait for whom it does not know.
+    let pair = Pair::with(Options {
+        egress: ", reconnect_grace: 0s",
+        ..Options::default()
+    });
     let refusal = format!("egress.refused.{reason}");
     moves(&pair, &[(&refusal, 1), ("egress.requests", 1)], || {
         let answer = get(pair.egress, path, headers);

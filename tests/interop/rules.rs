@@ -34,13 +34,13 @@ fn preface(chunks: &[Chunk]) -> usize {
 }
 
 #[test]
-fn initiator_1_the_request_has_the_nine_headers_no_body_and_nothing_behind_it() {
+fn initiator_1_the_request_has_the_nine_headers_and_eddy_s_own_no_body_and_nothing_behind_it() {
     let request = &session(Eddys::Initiator)[0];
     assert_eq!(request.from, From::Initiator);
     let request = String::from_utf8(request.bytes.clone()).unwrap();
     let lines: Vec<_> = request.split("\r\n").collect();
     assert_eq!(lines[0], "GET /reverse_connections/request HTTP/1.1");
-    let names: Vec<_> = lines[1..10]
+    let names: Vec<_> = lines[1..11]
         .iter()
         .map(|line| line.split_once(": ").unwrap().0)
         .collect();
@@ -56,6 +56,7 @@ fn initiator_1_the_request_has_the_nine_headers_no_body_and_nothing_behind_it() 
             format!("{x}initiation-time"),
             format!("{x}worker-id"),
             format!("{x}connection-id"),
+            "x-eddy-reverse-tunnel-instance".to_owned(),
             "content-length".to_owned(),
         ]
     );

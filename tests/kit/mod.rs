@@ -415,6 +415,8 @@ pub(crate) struct Options<'a> {
     pub(crate) count: u32,
     /// More keys under the responder's `tunnels`.
     pub(crate) tunnels: &'a str,
+    /// More keys under its `egress`, in flow style, each behind a comma.
+    pub(crate) egress: &'a str,
     /// Top-level keys of the initiator.
     pub(crate) initiator: &'a str,
     /// The egress route's timeout; empty for the default.
@@ -454,9 +456,10 @@ impl Pair {
                  admin: {{listen: 127.0.0.1:{responder_admin}}}\nstats: {{prefix: r, detailed: true}}\n\
                  tunnels:\n  listen: 127.0.0.1:{tunnels}\n{}\
                  egress: {{listen: 127.0.0.1:{egress}, host_id: [x-node-id, x-cluster-id], \
-                 routes: [{{prefix: /routed{}}}]}}\n",
+                 routes: [{{prefix: /routed{}}}]{}}}\n",
                 options.tunnels,
                 timeout(options.egress_timeout),
+                options.egress,
             ),
         );
         let initiator = Eddy::with_config(

@@ -35,6 +35,10 @@ pub use slot::Slot;
 use slot::{Place, State};
 pub use value::{Action, DialFailure, DialerPolicy, HostView, Target, share};
 
+/// So many refusals in a row, about half a minute of them at the default pace, while another host of the cluster has a
+/// tunnel, are the mark of an address that is out of date: it is then tried as rarely as one that does not answer.
+const LONG_GONE: u32 = 120;
+
 type HostKey = (ClusterName, SocketAddr);
 
 #[derive(Clone, Debug, Default)]
@@ -392,6 +396,12 @@ impl Dialer {
 
     /// Puts a place back under a new handle: what the old one may still say means nobody.
     fn back_off(&mut self, slot: Slot, place: Place, mut backoff: Backoff, pace: Pace) {
+        let long_gone = backoff.attempts() >= LONG_GONE && self.connected(&place.host.0) > 0;
+        let pace = if long_gone && pace == Pace::Refused {
+            Pace::Silent
+        } else {
+            pace
+        };
         let delay = backoff.delay(&self.policy.backoff, pace, &mut self.rng);
         let state = State::Backoff {
             until: self.seen + delay,
@@ -503,6 +513,7 @@ const fn pace_after(why: CloseReason) -> Pace {
         | CloseReason::GoAway
         | CloseReason::Drained
         | CloseReason::HostGone
+        | CloseReason::Superseded
         | CloseReason::Shutdown => Pace::Refused,
         CloseReason::PingTimeout | CloseReason::Silent | CloseReason::HttpPing => Pace::Silent,
         CloseReason::UnexpectedBytes | CloseReason::HttpError => Pace::Rejected { retry_after: None },

@@ -22,7 +22,8 @@ impl Slot {
         Self { index, generation: 0 }
     }
 
-    pub(super) const fn index(self) -> u32 {
+    /// Which tunnel to be kept; no other one of the dialer has it while this one is there, draining included.
+    pub const fn index(self) -> u32 {
         self.index
     }
 

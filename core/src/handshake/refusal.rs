@@ -73,6 +73,8 @@ pub enum Refusal {
         /// When to come back.
         retry_after: Option<Duration>,
     },
+    /// Another process has the node id.
+    Duplicate,
     /// The request did not come in time.
     Timeout,
     /// The peer went away.
@@ -97,6 +99,7 @@ impl Refusal {
             Self::ClusterMismatch => "cluster_mismatch",
             Self::Pipelined => "pipelined",
             Self::Limit { .. } => "limit",
+            Self::Duplicate => "duplicate",
             Self::Timeout => "timeout",
             Self::PeerClosed => "peer_closed",
         }
@@ -112,7 +115,7 @@ impl Refusal {
             | Self::TenantSeparator
             | Self::MissingClusterName => "parse_error",
             Self::ClusterMismatch => "validation_failed",
-            Self::Limit { .. } => "rejected",
+            Self::Limit { .. } | Self::Duplicate => "rejected",
             Self::HttpError
             | Self::HttpVersion
             | Self::HeadTooLarge
@@ -137,6 +140,7 @@ impl Refusal {
             | Self::ClusterMismatch
             | Self::Pipelined => Some((400, "Bad Request")),
             Self::NotFound { .. } => Some((404, "Not Found")),
+            Self::Duplicate => Some((409, "Conflict")),
             Self::HttpVersion | Self::UpgradeRequired => Some((426, "Upgrade Required")),
             Self::Limit { .. } => Some((429, "Too Many Requests")),
             Self::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
@@ -162,6 +166,7 @@ impl Refusal {
             Self::MissingClusterName => "Missing upstream cluster name header".into(),
             Self::ClusterMismatch => "Cluster name mismatch".into(),
             Self::Limit { .. } => "rejected".into(),
+            Self::Duplicate => "Another process has this node id".into(),
             Self::Timeout | Self::PeerClosed => String::new(),
         }
     }
@@ -207,6 +212,7 @@ impl fmt::Display for Refusal {
             Self::HeadTooLarge => f.write_str("the request's head is too large"),
             Self::Pipelined => f.write_str("bytes follow the request before its answer"),
             Self::Limit { .. } => f.write_str("there are too many already"),
+            Self::Duplicate => f.write_str("another process has the node id"),
             Self::Timeout => f.write_str("the request did not come in time"),
             Self::PeerClosed => f.write_str("the peer went away"),
             Self::Body { .. }
@@ -286,6 +292,12 @@ mod tests {
                 "rejected",
             ),
             (Refusal::Pipelined, bad, "b", "Bad Request"),
+            (
+                Refusal::Duplicate,
+                "409 Conflict",
+                "20",
+                "Another process has this node id",
+            ),
         ] {
             assert_eq!(text(&refusal), answer(status, length, body), "{refusal:?}");
         }
@@ -339,6 +351,7 @@ mod tests {
             logged(Refusal::Limit { retry_after: None }),
             "there are too many already"
         );
+        assert_eq!(logged(Refusal::Duplicate), "another process has the node id");
         assert_eq!(logged(Refusal::Timeout), "the request did not come in time");
         assert_eq!(logged(Refusal::PeerClosed), "the peer went away");
         assert_eq!(logged(Refusal::MissingIds), Refusal::MissingIds.body());
@@ -398,6 +411,7 @@ mod tests {
             (Refusal::ClusterMismatch, "cluster_mismatch", "validation_failed"),
             (Refusal::Pipelined, "pipelined", "pipelined"),
             (Refusal::Limit { retry_after: None }, "limit", "rejected"),
+            (Refusal::Duplicate, "duplicate", "rejected"),
             (Refusal::Timeout, "timeout", "timeout"),
             (Refusal::PeerClosed, "peer_closed", "peer_closed"),
         ] {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::head::{self, Body};
 use super::{HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed};
 use crate::identity::{ClusterId, ClusterName, ID_BYTES_MAX, IdError, Identity, NodeId, TenantId, WorkerId};
+use crate::instance::{self, Instance};
 
 pub use super::refusal::{IdKind, Refusal};
 
@@ -38,10 +39,13 @@ pub struct Offer<'a> {
     pub worker: WorkerId,
     /// A number of the connection, for logs.
     pub connection: u64,
+    /// Which process, and which tunnel of it.
+    pub instance: Option<Instance>,
 }
 
 impl Offer<'_> {
-    /// The bytes as Envoy 1.40 sends them (wire.md 2.1), to be written at once with nothing behind them.
+    /// The bytes as Envoy 1.40 sends them (wire.md 2.1), with the instance, if there is one, as one more header; to be
+    /// written at once with nothing behind them.
     pub fn encode(&self) -> Vec<u8> {
         let Self {
             path,
@@ -52,6 +56,10 @@ impl Offer<'_> {
             connection,
             ..
         } = self;
+        let instance = self
+            .instance
+            .map(|instance| format!("{}: {instance}\r\n", instance::HEADER))
+            .unwrap_or_default();
         let Identity {
             tenant,
             cluster,
@@ -64,7 +72,7 @@ impl Offer<'_> {
         format!(
             "GET {path} HTTP/1.1\r\nhost: {host}\r\n{upgrade}{NODE}: {node}\r\n{CLUSTER}: {cluster}\r\n\
              {TENANT}: {tenant}\r\n{UPSTREAM}: {upstream_cluster}\r\n{INITIATION_TIME}: {initiation_time_ms}\r\n\
-             {WORKER}: {worker}\r\n{CONNECTION}: {connection}\r\ncontent-length: 0\r\n\r\n"
+             {WORKER}: {worker}\r\n{CONNECTION}: {connection}\r\n{instance}content-length: 0\r\n\r\n"
         )
         .into_bytes()
     }
@@ -110,6 +118,8 @@ pub struct Announcement {
     pub worker: Option<String>,
     /// Its connection (since Envoy 1.40).
     pub connection: Option<String>,
+    /// Which process, and which tunnel of it (Eddy).
+    pub instance: Option<Instance>,
 }
 
 /// What a request asks for.
@@ -223,6 +233,7 @@ impl Demands {
             initiation_time_ms: text(INITIATION_TIME).and_then(|time| time.parse().ok()),
             worker: text(WORKER),
             connection: text(CONNECTION),
+            instance: text(instance::HEADER).and_then(|instance| Instance::parse(&instance)),
         })
     }
 }

@@ -205,6 +205,7 @@ impl Initiator {
             initiation_time_ms: 0,
             worker: WorkerId(0),
             connection: conn.serial,
+            instance: None,
         };
         offer.encode()
     }

@@ -146,6 +146,7 @@ impl Page {
                 "required_cluster",
                 or_null(tunnels.required_cluster.as_ref().map(|name| name.as_str())),
             );
+            page.entry("duplicates", tunnels.duplicates.label());
             page.entry("settle", Text(tunnels.settle));
             page.entry("max_pending_handshakes", tunnels.max_pending_handshakes);
             page.http2(&tunnels.http2);

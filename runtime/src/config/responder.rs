@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use eddy_core::duplicates::Policy;
 use eddy_core::identity::ClusterName;
 use eddy_core::router::Names;
 
@@ -65,6 +66,8 @@ pub struct ListenConfig {
     pub tenant_isolation: bool,
     /// The upstream cluster that a handshake must name, if any.
     pub required_cluster: Option<ClusterName>,
+    /// What becomes of several processes under one node id.
+    pub duplicates: Policy,
     /// How long a tunnel rests after the answer is acknowledged, before anything is sent through it (wire.md 2.6).
     pub settle: Duration,
     /// How many handshakes may be under way on one worker; further ones are refused.
@@ -147,6 +150,7 @@ impl ListenConfig {
             "http_upgrade",
             "tenant_isolation",
             "required_cluster",
+            "duplicates",
             "settle",
             "max_pending_handshakes",
             "http2",
@@ -163,6 +167,7 @@ impl ListenConfig {
             required_cluster: required_cluster
                 .map(|item| item.text(value::cluster_name))
                 .transpose()?,
+            duplicates: tunnels.text("duplicates", Policy::Pool, value::duplicates)?,
             settle: tunnels.duration("settle", millis(30), or_none(secs(10)))?,
             max_pending_handshakes: tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?,
             http2: Http2Config::read(&tunnels)?,

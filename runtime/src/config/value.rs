@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use eddy_core::address::TunnelAddress;
+use eddy_core::duplicates::Policy;
 use eddy_core::identity::{ClusterId, ClusterName, NodeId, TenantId};
 use hyper::header::HeaderName;
 
@@ -183,6 +184,16 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, Problem> {
         "h1" => Ok(Protocol::H1),
         "h2" => Ok(Protocol::H2),
         _ => form(text, "is no protocol; allowed: h1, h2"),
+    }
+}
+
+/// What becomes of several processes under one node id.
+pub(super) fn duplicates(text: &str) -> Result<Policy, Problem> {
+    match text {
+        "pool" => Ok(Policy::Pool),
+        "supersede" => Ok(Policy::Supersede),
+        "reject" => Ok(Policy::Reject),
+        _ => form(text, "is no policy; allowed: pool, supersede, reject"),
     }
 }
 

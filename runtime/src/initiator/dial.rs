@@ -65,6 +65,7 @@ async fn shake_hands<N: Network>(
             initiation_time_ms: u64::try_from(worker.net.wall().as_millis()).unwrap_or(u64::MAX),
             worker: worker.id,
             connection: worker.serial.get(),
+            instance: Some(worker.instance(berth)),
         };
         offer.encode()
     };

@@ -23,6 +23,7 @@ use eddy_core::backoff::BackoffPolicy;
 use eddy_core::closed::ClosedLog;
 use eddy_core::dialer::{Action, DialFailure, Dialer, DialerPolicy, Slot, Target, share};
 use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
+use eddy_core::instance::{self, Instance};
 use eddy_core::rng::Rng;
 use eddy_core::router::Prefixes;
 use eddy_core::stats::{DialState, Hop, Name, Ping, Sheet};
@@ -62,6 +63,7 @@ pub struct Seed {
     config: Arc<InitiatorConfig>,
     clock: Clock,
     rng: Rng,
+    nonce: u64,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -114,6 +116,7 @@ pub fn prepare(config: Arc<InitiatorConfig>, clock: Clock, seed: u64) -> (Contro
     let (stale, resolver) = mpsc::unbounded_channel();
     let mut resolver = Some(resolver);
     let mut rng = Rng::from_seed(seed);
+    let nonce = rng.next_u64();
     let seeds = (0..).map(WorkerId).zip(mailboxes).map(|(worker, mailbox)| Seed {
         worker,
         mailbox,
@@ -123,6 +126,7 @@ pub fn prepare(config: Arc<InitiatorConfig>, clock: Clock, seed: u64) -> (Contro
         config: Arc::clone(&config),
         clock,
         rng: rng.fork(),
+        nonce,
     });
     let seeds = seeds.collect();
     (Control { config, workers }, seeds)
@@ -174,6 +178,8 @@ struct Worker<N: Network> {
     succeeded: RefCell<BTreeMap<ClusterName, u64>>,
     failed: RefCell<BTreeMap<(ClusterName, String), u64>>,
     serial: Cell<u64>,
+    /// What the process calls itself, so that its tunnels are told from those of another with its node id.
+    nonce: u64,
     stale: mpsc::UnboundedSender<ClusterName>,
     routes: Prefixes<serve::Route<N>>,
     http: Counters,
@@ -195,11 +201,12 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
         config,
         clock,
         rng,
+        nonce,
     } = seed;
     if let Some(stale) = resolver {
         tokio::task::spawn_local(names::run(net.clone(), Arc::clone(&config), workers, stale));
     }
-    let worker = Rc::new(Worker::new(net, id, config, clock, rng, stale));
+    let worker = Rc::new(Worker::new(net, id, config, clock, rng, nonce, stale));
     loop {
         while let Some((lane, action)) = worker.next_action() {
             worker.perform(lane, action);
@@ -226,6 +233,7 @@ impl<N: Network> Worker<N> {
         config: Arc<InitiatorConfig>,
         clock: Clock,
         mut rng: Rng,
+        nonce: u64,
         stale: mpsc::UnboundedSender<ClusterName>,
     ) -> Self {
         let dial = &config.dial;
@@ -263,6 +271,7 @@ impl<N: Network> Worker<N> {
             succeeded: RefCell::default(),
             failed: RefCell::default(),
             serial: Cell::default(),
+            nonce,
             stale,
             http: Counters::new(Hop::Service),
             draining: Cell::default(),
@@ -316,6 +325,19 @@ impl<N: Network> Worker<N> {
                     .iter_mut()
                     .for_each(|lane| lane.dialer.drain(now));
             }
+        }
+    }
+
+    /// What the responder is told of a berth.
+    fn instance(&self, berth: Berth) -> Instance {
+        let (lane, slot) = berth;
+        Instance {
+            nonce: self.nonce,
+            berth: instance::Berth {
+                worker: self.id,
+                lane: u32::try_from(lane).unwrap_or(u32::MAX),
+                slot: slot.index(),
+            },
         }
     }
 
@@ -443,6 +465,8 @@ impl<N: Network> Worker<N> {
             since_unix_ms: calendar.unix_ms(up.since),
             for_seconds: calendar.ago(up.since),
             streams: up.streams.get(),
+            instance: Some(self.instance(up.berth).to_string()),
+            is_duplicate: false,
         });
         let log = self.closed.borrow();
         let closed = log.iter().map(|gone| ClosedLine {

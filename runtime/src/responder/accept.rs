@@ -135,10 +135,13 @@ async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) ->
         match worker.demands.parse(&bytes)? {
             None => {}
             Some(parsed) => {
-                return Ok(match parsed.value {
-                    Verdict::Tunnel(announcement) => Heard::Tunnel(announcement),
-                    Verdict::Api => Heard::Api(bytes.into()),
-                });
+                return match parsed.value {
+                    Verdict::Tunnel(it) if worker.duplicates.borrow().refuses(&it.identity, it.instance) => {
+                        Err(Refusal::Duplicate)
+                    }
+                    Verdict::Tunnel(announcement) => Ok(Heard::Tunnel(announcement)),
+                    Verdict::Api => Ok(Heard::Api(bytes.into())),
+                };
             }
         }
     }
@@ -151,6 +154,7 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
     let newcomer = Newcomer {
         tunnel: placement.tunnel,
         identity,
+        instance: announced.instance,
         peer,
     };
     let owner = worker

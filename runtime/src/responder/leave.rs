@@ -56,8 +56,8 @@ impl<N: Network> Worker<N> {
         };
         for &tunnel in &meant {
             self.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
-            if let Some(leave) = self.leaves.borrow().get(&tunnel) {
-                leave.set();
+            if let Some(guest) = self.guests.borrow().get(&tunnel) {
+                guest.orders.leave.set();
             }
         }
         meant.len()

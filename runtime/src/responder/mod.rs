@@ -9,12 +9,13 @@ mod egress;
 pub mod explain;
 mod leave;
 mod proxy;
+mod report;
+mod start;
 mod tunnel;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,26 +25,31 @@ use std::time::Duration;
 use eddy_core::cache::Cache;
 use eddy_core::close::CloseReason;
 use eddy_core::departures::Departures;
+use eddy_core::duplicates::{Duplicates, Superseded};
 use eddy_core::handshake::Mode;
 use eddy_core::handshake::request::Demands;
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
+use eddy_core::instance::Instance;
 use eddy_core::registry::{Action, Fact, Registry};
 use eddy_core::rng::Rng;
 use eddy_core::router::{KeyRules, Prefixes};
-use eddy_core::stats::{Hop, Name, Ping, Sheet};
+use eddy_core::stats::Hop;
+use eddy_core::time::Instant;
 use hyper::header::HeaderName;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::body::Question;
-use crate::http::counters::Counters;
+use crate::http::counters::{Counters, increase};
 use crate::latch::{Crowd, Latch, Present};
-use crate::net::{Network, Sharing};
-use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
+use crate::net::Network;
+use crate::report::Report;
 
 use self::explain::{Asked, Choice};
 pub use self::leave::Selection;
+pub use self::start::{Control, Seed, Start, StartError, prepare};
+use self::tunnel::Orders;
 use self::waiting::WaitingRoom;
 
 /// So long after its start a responder takes everybody for somebody who was here moments ago: whoever lost it dials again
@@ -65,8 +71,8 @@ type Claims = mpsc::UnboundedSender<Claim>;
 pub(crate) enum Message<N: Network> {
     /// A tunnel whose handshake another worker read is this one's from here on.
     Adopt { stream: N::Parcel, newcomer: Newcomer },
-    /// Something happened to a tunnel of another worker; with how to claim it, if it opened.
-    Fact(Fact, Option<Claims>),
+    /// Something happened to a tunnel of another worker; with what else there is to know of it, if it opened.
+    Fact(Fact, Option<Introduction>),
     /// A tunnel of another worker carries HTTP/2 from now on.
     Serving(TunnelId, Sender),
     /// The admin asks.
@@ -85,174 +91,23 @@ pub(crate) enum Message<N: Network> {
 pub(crate) struct Newcomer {
     tunnel: TunnelId,
     identity: Arc<Identity>,
+    instance: Option<Instance>,
     peer: SocketAddr,
 }
 
-/// A listener that could not be opened.
-#[derive(Debug)]
-pub struct StartError {
-    /// The key of the configuration that asks for it.
-    pub key: &'static str,
-    /// The address.
-    pub addr: SocketAddr,
-    /// What the operating system says.
-    pub source: io::Error,
+/// What a tunnel's owner tells everyone when it opens, besides whose it is.
+#[derive(Clone)]
+pub(crate) struct Introduction {
+    claims: Claims,
+    instance: Option<Instance>,
+    opened: Instant,
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: cannot listen on {}: {}", self.key, self.addr, self.source)
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-/// All that one worker starts with.
-pub struct Seed<N: Network> {
-    /// Which one it is.
-    pub worker: WorkerId,
-    tunnels: N::Bound,
-    egress: N::Bound,
-    mailbox: mpsc::UnboundedReceiver<Message<N>>,
-    workers: Vec<mpsc::UnboundedSender<Message<N>>>,
-    config: Arc<ResponderConfig>,
-    clock: Clock,
-    rng: Rng,
-}
-
-/// The hand that the rest of the process has on its workers.
-pub struct Control<N: Network> {
-    /// What they run with.
-    pub config: Arc<ResponderConfig>,
-    /// The address for tunnels, where the port asked for was 0.
-    pub tunnels: SocketAddr,
-    /// The address for clients.
-    pub egress: SocketAddr,
-    workers: Vec<mpsc::UnboundedSender<Message<N>>>,
-}
-
-impl<N: Network> Control<N> {
-    /// Tells every worker to finish.
-    pub fn drain(&self) {
-        for worker in &self.workers {
-            // A worker that is gone has finished.
-            let _ = worker.send(Message::Drain);
-        }
-    }
-
-    /// Tells initiators to go elsewhere, over the tunnels that are meant; says how many those are.
-    pub async fn leave(&self, selection: &Selection) -> usize {
-        let mut told = 0;
-        for worker in &self.workers {
-            let (answer, count) = oneshot::channel();
-            let _ = worker.send(Message::Leave(selection.clone(), answer));
-            told += count.await.unwrap_or(0);
-        }
-        told
-    }
-
-    /// Asks every worker what it would do with a request for somebody.
-    pub async fn explain(&self, asked: &Asked) -> Vec<Choice> {
-        let mut choices = Vec::new();
-        for worker in &self.workers {
-            let (answer, choice) = oneshot::channel();
-            let _ = worker.send(Message::Explain(asked.clone(), answer));
-            choices.extend(choice.await.ok());
-        }
-        choices
-    }
-
-    /// Asks every worker and adds the answers up.
-    pub async fn reports(&self) -> Vec<Report> {
-        let mut asked = Vec::new();
-        for worker in &self.workers {
-            let (answer, report) = oneshot::channel();
-            let _ = worker.send(Message::Report(answer));
-            asked.push(report);
-        }
-        let mut reports = Vec::new();
-        for report in asked {
-            reports.extend(report.await.ok());
-        }
-        reports
-    }
-}
-
-/// What a process does about one that has its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// It fails.
-    Fresh,
-    /// It waits until that one drains, which closes the address for tunnels first; then both accept clients, until that
-    /// one has ended. Where there is none it starts at once.
-    TakeOver,
-}
-
-/// How often to look whether a predecessor has closed its address for tunnels: initiators that are refused meanwhile come
-/// back after 10 to 50 ms.
-const TAKE_OVER_LOOK: Duration = Duration::from_millis(5);
-
-/// Opens the listeners and makes what each worker starts with.
-///
-/// # Errors
-///
-/// [`StartError`] names the listener that could not be opened.
-pub async fn prepare<N: Network>(
-    net: &N,
-    config: Arc<ResponderConfig>,
-    clock: Clock,
-    seed: u64,
-    start: Start,
-) -> Result<(Control<N>, Vec<Seed<N>>), StartError> {
-    let bind = async |key, addr, sharing| {
-        net.bind(addr, config.workers, sharing)
-            .await
-            .map_err(|source| StartError { key, addr, source })
-    };
-    let (tunnels, tunnel_shares) = loop {
-        match bind("tunnels.listen", config.tunnels.listen, Sharing::Alone).await {
-            Err(error) if start == Start::TakeOver && error.source.kind() == io::ErrorKind::AddrInUse => {
-                tokio::time::sleep(TAKE_OVER_LOOK).await;
-            }
-            bound => break bound?,
-        }
-    };
-    let sharing = match start {
-        Start::Fresh => Sharing::Alone,
-        Start::TakeOver => Sharing::WithPredecessor,
-    };
-    let (egress, egress_shares) = bind("egress.listen", config.egress.listen, sharing).await?;
-    let (workers, mailboxes): (Vec<_>, Vec<_>) =
-        (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
-    let mut rng = Rng::from_seed(seed);
-    let shares = tunnel_shares.into_iter().zip(egress_shares).zip(mailboxes);
-    let seeds = (0..)
-        .map(WorkerId)
-        .zip(shares)
-        .map(|(worker, ((tunnels, egress), mailbox))| Seed {
-            worker,
-            tunnels,
-            egress,
-            mailbox,
-            workers: workers.clone(),
-            config: Arc::clone(&config),
-            clock,
-            rng: rng.fork(),
-        })
-        .collect();
-    Ok((
-        Control {
-            config,
-            tunnels,
-            egress,
-            workers,
-        },
-        seeds,
-    ))
+/// A tunnel of this worker: where it comes from, and what its task is told.
+struct Guest {
+    peer: SocketAddr,
+    instance: Option<Instance>,
+    orders: Orders,
 }
 
 /// Where requests for a tunnel go.
@@ -280,11 +135,12 @@ struct Worker<N: Network> {
     departures: RefCell<Departures>,
     waiting: WaitingRoom,
     links: RefCell<BTreeMap<TunnelId, Link>>,
-    /// For each tunnel of this worker: set to say goodbye on it.
-    leaves: RefCell<BTreeMap<TunnelId, Latch>>,
+    /// The tunnels of this worker.
+    guests: RefCell<BTreeMap<TunnelId, Guest>>,
+    duplicates: RefCell<Duplicates>,
+    duplicates_seen: Cell<u64>,
     /// A tunnel has left the directory.
     left: Notify,
-    peers: RefCell<BTreeMap<TunnelId, SocketAddr>>,
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     http: Counters,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
@@ -403,9 +259,10 @@ impl<N: Network> Worker<N> {
             departures: RefCell::new(Departures::new(isolation)),
             waiting: WaitingRoom::default(),
             links: RefCell::default(),
-            leaves: RefCell::default(),
+            guests: RefCell::default(),
+            duplicates: RefCell::new(Duplicates::new(config.tunnels.duplicates)),
+            duplicates_seen: Cell::default(),
             left: Notify::new(),
-            peers: RefCell::default(),
             others,
             http: Counters::new(Hop::Egress),
             handshakes: RefCell::default(),
@@ -424,9 +281,9 @@ impl<N: Network> Worker<N> {
     fn apply(self: &Rc<Self>, message: Message<N>) {
         match message {
             Message::Adopt { stream, newcomer } => self.adopt(stream, newcomer),
-            Message::Fact(fact, claims) => {
+            Message::Fact(fact, introduction) => {
                 self.registry.borrow_mut().on_fact(&fact);
-                self.note(&fact, claims);
+                self.note(&fact, introduction);
             }
             Message::Serving(tunnel, sender) => self.note_serving(tunnel, sender),
             Message::Report(answer) => {
@@ -465,22 +322,55 @@ impl<N: Network> Worker<N> {
     }
 
     /// Brings the directory in line with a fact.
-    fn note(&self, fact: &Fact, claims: Option<Claims>) {
+    fn note(&self, fact: &Fact, introduction: Option<Introduction>) {
         match fact {
             Fact::Opened {
                 tunnel,
                 identity,
                 owner,
             } => {
-                if let Some(claims) = claims {
+                if let Some(Introduction {
+                    claims,
+                    instance,
+                    opened,
+                }) = introduction
+                {
                     self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
                     self.cache.borrow_mut().insert(*tunnel, identity, *owner);
+                    self.compare(*tunnel, identity, instance, opened);
                     self.waiting.on_arrived(identity);
                 }
             }
-            Fact::Leaving { tunnel } => self.cache.borrow_mut().on_leaving(*tunnel),
+            Fact::Leaving { tunnel } => {
+                self.duplicates.borrow_mut().on_closed(*tunnel);
+                self.cache.borrow_mut().on_leaving(*tunnel);
+            }
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
+                self.duplicates.borrow_mut().on_closed(*tunnel);
                 self.forget(*tunnel);
+            }
+        }
+    }
+
+    /// Looks what a new tunnel means for others of its node.
+    fn compare(&self, tunnel: TunnelId, identity: &Identity, instance: Option<Instance>, opened: Instant) {
+        let opening = self
+            .duplicates
+            .borrow_mut()
+            .on_opened(tunnel, identity, instance, opened);
+        // All workers hear of every tunnel: one of them counts.
+        if opening.is_duplicate && self.id == WorkerId(0) {
+            increase(&self.duplicates_seen);
+            tracing::warn!(%tunnel, node = %identity.node, tenant = %identity.tenant,
+                "another process has a tunnel under this node id");
+        }
+        for (old, why) in opening.superseded {
+            self.forget(old);
+            if let Some(guest) = self.guests.borrow().get(&old) {
+                match why {
+                    Superseded::GivenUp => guest.orders.given_up.set(),
+                    Superseded::Replaced => guest.orders.replaced.set(),
+                }
             }
         }
     }
@@ -515,19 +405,19 @@ impl<N: Network> Worker<N> {
     }
 
     /// Lets the registry know of something, and everyone else of what follows.
-    fn tell_registry(&self, tell: impl FnOnce(&mut Registry, eddy_core::time::Instant)) {
+    fn tell_registry(&self, tell: impl FnOnce(&mut Registry, Instant)) {
         self.tell_registry_of(tell, None);
     }
 
     fn tell_registry_of(
         &self,
-        tell: impl FnOnce(&mut Registry, eddy_core::time::Instant),
-        claims: Option<&Claims>,
+        tell: impl FnOnce(&mut Registry, Instant),
+        introduction: Option<&Introduction>,
     ) {
         tell(&mut self.registry.borrow_mut(), self.clock.now());
         while let Some(Action::Publish(fact)) = self.next_action() {
-            self.note(&fact, claims.cloned());
-            self.tell_others(|| Message::Fact(fact.clone(), claims.cloned()));
+            self.note(&fact, introduction.cloned());
+            self.tell_others(|| Message::Fact(fact.clone(), introduction.cloned()));
         }
     }
 
@@ -537,98 +427,5 @@ impl<N: Network> Worker<N> {
 
     fn count_handshake(&self, outcome: &'static str) {
         *self.handshakes.borrow_mut().entry(outcome).or_default() += 1;
-    }
-
-    fn report(&self) -> Report {
-        let calendar = Calendar {
-            now: self.clock.now(),
-            wall: self.net.wall(),
-        };
-        let registry = self.registry.borrow();
-        let peers = self.peers.borrow();
-        let cache = self.cache.borrow();
-        let tunnels = registry.tunnels().map(|(id, tunnel)| TunnelLine {
-            id: id.to_string(),
-            identity: (&*tunnel.identity).into(),
-            host: peers.get(&id).map(ToString::to_string).unwrap_or_default(),
-            worker: self.id.to_string(),
-            state: tunnel.state.label(),
-            since_unix_ms: calendar.unix_ms(tunnel.since),
-            for_seconds: calendar.ago(tunnel.since),
-            streams: 0,
-        });
-        let closed = registry.closed().iter().map(|closed| ClosedLine {
-            id: closed.tunnel.to_string(),
-            identity: (&*closed.identity).into(),
-            at_unix_ms: calendar.unix_ms(closed.at),
-            lived_seconds: round(closed.lived),
-            reason: closed.why.label(),
-        });
-        let streams = self
-            .links
-            .borrow()
-            .keys()
-            .map(|id| (id.to_string(), cache.streams(*id)))
-            .collect();
-        Report {
-            stats: self.stats(),
-            tunnels: tunnels.collect(),
-            closed: closed.collect(),
-            streams,
-            hosts: Vec::new(),
-        }
-    }
-
-    fn stats(&self) -> Sheet {
-        let mut sheet = Sheet::default();
-        let registry = self.registry.borrow();
-        if self.config.stats.detailed {
-            fill_detailed(&mut sheet, &registry, self.id);
-        }
-        let distinct = |of: fn(&Identity) -> &str| {
-            registry
-                .tunnels()
-                .map(|(_, t)| of(&t.identity).to_owned())
-                .collect::<std::collections::BTreeSet<_>>()
-        };
-        sheet.add(
-            Name::TotalNodes(self.id),
-            distinct(|i| i.node.as_str()).len() as u64,
-        );
-        sheet.add(
-            Name::TotalClusters(self.id),
-            distinct(|i| i.cluster.as_str()).len() as u64,
-        );
-        for outcome in accept::OUTCOMES {
-            sheet.add(Name::Handshake(outcome), 0);
-        }
-        for (outcome, count) in &*self.handshakes.borrow() {
-            sheet.add(Name::Handshake(outcome), *count);
-        }
-        for (what, cell) in [
-            (Ping::Sent, &self.pings.sent),
-            (Ping::Echoed, &self.pings.echoed),
-            (Ping::Missed, &self.pings.missed),
-        ] {
-            sheet.add(Name::Ping(what), cell.get());
-        }
-        sheet.add(Name::Opened, registry.opened_total());
-        sheet.add(Name::Open, registry.tunnels().count() as u64);
-        for (why, count) in registry.closed().by_reason() {
-            sheet.add(Name::Closed(*why), *count);
-        }
-        self.http.fill(&mut sheet);
-        sheet
-    }
-}
-
-fn fill_detailed(sheet: &mut Sheet, registry: &Registry, worker: WorkerId) {
-    for (_, tunnel) in registry.tunnels() {
-        let Identity { node, cluster, .. } = &*tunnel.identity;
-        for on in [None, Some(worker)] {
-            sheet.add(Name::NodeTunnels(on, node.clone()), 1);
-            sheet.add(Name::ClusterTunnels(on, cluster.clone()), 1);
-        }
-        sheet.add(Name::IdentityTunnels(cluster.clone(), node.clone()), 1);
     }
 }

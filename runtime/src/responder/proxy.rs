@@ -233,7 +233,7 @@ async fn send<N: Network>(
         let tunnel = match pick(worker, request.headers()) {
             Ok(tunnel) => tunnel,
             Err(refused) => {
-                if patience.wait(worker, request.headers()).await {
+                if patience.wait(worker, request.headers(), &refused).await {
                     continue;
                 }
                 return Err(lost.unwrap_or(refused));
@@ -296,12 +296,13 @@ struct Patience {
 
 impl Patience {
     /// Waits for the return of somebody who was here moments ago; says whether it is worth looking again.
-    async fn wait<N: Network>(&mut self, worker: &Worker<N>, headers: &HeaderMap) -> bool {
+    async fn wait<N: Network>(&mut self, worker: &Worker<N>, headers: &HeaderMap, refused: &Failed) -> bool {
         let (now, egress) = (worker.clock.now(), &worker.config.egress);
         let Ok(key) = key(worker, headers) else {
             return false;
         };
-        let expected = worker.is_young() || worker.departures.borrow().expects(now, &key);
+        let nobody = matches!(refused, Failed::Refused(Refusal::NoTunnel, _));
+        let expected = nobody && worker.is_young() || worker.departures.borrow().expects(now, &key);
         if worker.drain.is_set() || !expected {
             return false;
         }

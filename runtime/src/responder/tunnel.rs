@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::leave::PATIENCE;
-use super::{Claim, Message, Newcomer, Sender, Worker};
+use super::{Claim, Guest, Introduction, Message, Newcomer, Sender, Worker};
 use crate::http::counters::increase;
 use crate::latch::Latch;
 use crate::net::cork::{Corked, Hand};
@@ -33,6 +33,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     let Newcomer {
         tunnel,
         identity,
+        instance,
         peer,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
@@ -50,26 +51,34 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     }
 
     let (claims, claimed) = mpsc::unbounded_channel();
-    worker.peers.borrow_mut().insert(tunnel, peer);
-    let leave = Latch::default();
-    worker.leaves.borrow_mut().insert(tunnel, leave.clone());
-    worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&claims));
-    drop(claims);
+    let orders = Orders::default();
+    let guest = Guest {
+        peer,
+        instance,
+        orders: orders.clone(),
+    };
+    worker.guests.borrow_mut().insert(tunnel, guest);
+    let introduction = Introduction {
+        claims,
+        instance,
+        opened: worker.clock.now(),
+    };
+    worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
+    drop(introduction);
     tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
         %peer, worker = %worker.id, "tunnel up");
     if worker.drain.is_set() {
         // It came in at the last moment.
         worker.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
-        leave.set();
+        orders.leave.set();
     }
-    let why = match idle(&worker, &mut stream, claimed, &leave).await {
+    let why = match idle(&worker, &mut stream, claimed, &orders).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
-        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &leave)).await,
+        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &orders)).await,
     };
-    worker.leaves.borrow_mut().remove(&tunnel);
     worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
-    worker.peers.borrow_mut().remove(&tunnel);
+    worker.guests.borrow_mut().remove(&tunnel);
     tracing::info!(%tunnel, node = %identity.node, reason = why.label(), "tunnel down");
 }
 
@@ -90,6 +99,27 @@ async fn settle<N: Network>(worker: &Worker<N>, stream: &N::Stream) {
     tokio::time::sleep(worker.config.tunnels.settle).await;
 }
 
+/// What a tunnel's task is told to do; each at most once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Orders {
+    /// Say goodbye.
+    pub(super) leave: Latch,
+    /// Finish what runs: another process has the node id.
+    pub(super) replaced: Latch,
+    /// Go: the initiator has given the tunnel up, and nothing that runs on it can end.
+    pub(super) given_up: Latch,
+}
+
+impl Orders {
+    async fn superseded(&self) {
+        tokio::select! {
+            biased;
+            () = self.given_up.wait() => {}
+            () = self.replaced.wait() => {}
+        }
+    }
+}
+
 /// How the idle phase ended.
 enum Idle {
     Closed(CloseReason),
@@ -107,7 +137,7 @@ async fn idle<N: Network>(
     worker: &Worker<N>,
     stream: &mut N::Stream,
     mut more: mpsc::UnboundedReceiver<Claim>,
-    leave: &Latch,
+    orders: &Orders,
 ) -> Idle {
     let tunnels = &worker.config.tunnels;
     let policy = PingPolicy {
@@ -137,6 +167,8 @@ async fn idle<N: Network>(
         tokio::select! {
             biased;
             () = worker.stop.wait() => return Idle::Closed(CloseReason::Shutdown),
+            // Nothing runs on it.
+            () = orders.superseded() => return Idle::Closed(CloseReason::Superseded),
             read = stream.read(&mut bytes) => match read {
                 Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
                 Ok(n) => pinger.on_bytes(worker.clock.now(), &bytes[..n]),
@@ -147,7 +179,7 @@ async fn idle<N: Network>(
                 pinger.hand_off(worker.clock.now());
             }
             // A goodbye is a word of HTTP/2.
-            () = leave.wait(), if !leaving => {
+            () = orders.leave.wait(), if !leaving => {
                 leaving = true;
                 pinger.hand_off(worker.clock.now());
             }
@@ -162,7 +194,7 @@ async fn active<N: Network>(
     tunnel: TunnelId,
     stream: N::Stream,
     waiting: Waiting,
-    leave: &Latch,
+    orders: &Orders,
 ) -> CloseReason {
     let (stream, hand) = Corked::new(stream);
     let client = crate::http::tunnel_client(&worker.config.tunnels.http2);
@@ -175,11 +207,14 @@ async fn active<N: Network>(
         biased;
         ended = &mut connection => Some(ended),
         () = worker.stop.wait() => return CloseReason::Shutdown,
+        () = orders.given_up.wait() => return CloseReason::Superseded,
+        () = orders.replaced.wait() => None,
         () = answer_claims(worker, tunnel, &sender, &hand, waiting) => None,
-        () = take_leave(worker, &hand, leave) => None,
+        () = take_leave(worker, &hand, &orders.leave) => None,
     };
     let over = ended.is_some();
     let why = match &ended {
+        None if orders.replaced.is_set() => CloseReason::Superseded,
         None => CloseReason::Drained,
         Some(Ok(())) => CloseReason::PeerClosed,
         Some(Err(error)) => {
@@ -203,6 +238,7 @@ async fn active<N: Network>(
         biased;
         () = rest => {}
         () = worker.stop.wait() => {}
+        () = orders.given_up.wait() => {}
         () = tokio::time::sleep(worker.config.drain_timeout) => {}
     }
     why

@@ -40,6 +40,8 @@ pub enum Action {
     Restart(Vec<usize>),
     /// Processes are told to finish, as by SIGTERM.
     Drain(Vec<usize>),
+    /// Operators ask processes to let all their tunnels go and stay, as by `POST /drain?cluster=…`.
+    Renew(Vec<usize>),
     /// Processes stand still, as by SIGSTOP.
     Freeze(Vec<usize>),
     /// Processes go on, as by SIGCONT.
@@ -71,6 +73,7 @@ const VERBS: &[&str] = &[
     "start",
     "restart",
     "drain",
+    "renew",
     "freeze",
     "thaw",
     "dns",
@@ -92,6 +95,7 @@ const KEYS: &[&str] = &[
     "start",
     "restart",
     "drain",
+    "renew",
     "freeze",
     "thaw",
     "dns",
@@ -124,6 +128,7 @@ impl Fault {
             Action::Start(_) => "start",
             Action::Restart(_) => "restart",
             Action::Drain(_) => "drain",
+            Action::Renew(_) => "renew",
             Action::Freeze(_) => "freeze",
             Action::Thaw(_) => "thaw",
             Action::Dns(_) => "dns",
@@ -239,6 +244,7 @@ fn action(
         "start" => Action::Start(who()?),
         "restart" => Action::Restart(who()?),
         "drain" => Action::Drain(who()?),
+        "renew" => Action::Renew(who()?),
         "freeze" => Action::Freeze(who()?),
         "thaw" => Action::Thaw(who()?),
         "dns" => {

@@ -41,6 +41,7 @@ impl World<'_> {
             Action::Start(who) => self.signal(who, &[Signal::Start]),
             Action::Restart(who) => self.signal(who, &[Signal::Kill, Signal::Start]),
             Action::Drain(who) => self.signal(who, &[Signal::Terminate]),
+            Action::Renew(who) => self.signal(who, &[Signal::Renew]),
             Action::Freeze(who) => self.signal(who, &[Signal::Stop]),
             Action::Thaw(who) => self.signal(who, &[Signal::Continue]),
             Action::Dns(book) => self.set_book(book),

@@ -17,8 +17,9 @@ use eddy_runtime::admin::{self, Admin, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::Network;
-use eddy_runtime::responder::Start;
+use eddy_runtime::responder::{Selection, Start};
 use eddy_runtime::{initiator, responder};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::fabric::{ProcessId, SimNetwork, now};
@@ -43,6 +44,8 @@ pub(crate) enum Signal {
     Start,
     Kill,
     Terminate,
+    /// Not a signal: what `POST /drain` asks for.
+    Renew,
     Stop,
     Continue,
 }
@@ -73,6 +76,7 @@ pub(crate) struct Slot {
     pub(crate) name: String,
     signals: RefCell<Vec<Signal>>,
     waker: RefCell<Option<Waker>>,
+    renewal: Notify,
     pub(crate) life: Cell<Life>,
     pub(crate) frozen: Cell<bool>,
     incarnation: Cell<u32>,
@@ -104,6 +108,7 @@ impl Slot {
             name: process.name.clone(),
             signals: RefCell::default(),
             waker: RefCell::default(),
+            renewal: Notify::new(),
             life: Cell::new(Life::Stopped),
             frozen: Cell::default(),
             incarnation: Cell::default(),
@@ -178,6 +183,7 @@ impl Supervised {
                     admin.drain();
                 }
             }
+            Signal::Renew if self.body.is_some() => slot.renewal.notify_one(),
             Signal::Stop if self.body.is_some() => {
                 slot.frozen.set(true);
                 slot.note("frozen");
@@ -186,7 +192,12 @@ impl Supervised {
                 slot.frozen.set(false);
                 slot.note("running");
             }
-            Signal::Start | Signal::Kill | Signal::Terminate | Signal::Stop | Signal::Continue => {}
+            Signal::Start
+            | Signal::Kill
+            | Signal::Terminate
+            | Signal::Renew
+            | Signal::Stop
+            | Signal::Continue => {}
         }
     }
 
@@ -274,6 +285,7 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
     if slot.life.get() == Life::Draining {
         admin.drain();
     }
+    tokio::task::spawn_local(renew(Rc::clone(&slot), Rc::clone(&admin)));
     tokio::task::spawn_local(look(slot, admin));
     finish(workers).await
 }
@@ -283,6 +295,17 @@ async fn finish(workers: Vec<JoinHandle<io::Result<()>>>) -> Ran {
         worker.await??;
     }
     Ok(())
+}
+
+/// Lets all tunnels go whenever somebody asks for that.
+async fn renew<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
+    loop {
+        slot.renewal.notified().await;
+        match &admin.role {
+            Role::Responder(control) => control.leave(&Selection::default()).await,
+            Role::Initiator(control) => control.renew(&Selection::default()).await,
+        };
+    }
 }
 
 /// Asks the process for its numbers, again and again.

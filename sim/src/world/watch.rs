@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use eddy_runtime::config::Config;
+use eddy_core::duplicates::Policy;
+use eddy_runtime::config::{Config, InitiatorConfig};
 
 use super::World;
 use super::process::Life;
@@ -156,14 +157,36 @@ impl World<'_> {
             if claimed != Some(held) || held != self.oracle.tunnels.whole_of(slot.id) {
                 return false;
             }
-            if let Config::Initiator(_) = &process.config {
+            if let Config::Initiator(config) = &process.config {
                 any = true;
-                if held != self.wanted_tunnels(slot.id) {
+                if held != self.wanted_tunnels(slot.id) && !(held == 0 && self.is_kept_out(config)) {
                     return false;
                 }
             }
         }
         any
+    }
+
+    /// Whether another initiator has all of one's node ids, and a responder lets only one have them.
+    fn is_kept_out(&self, config: &InitiatorConfig) -> bool {
+        let mut processes = self.scenario.processes.iter().zip(&self.slots);
+        let exclusive = processes.clone().any(|(process, _)| match &process.config {
+            Config::Responder(responder) => responder.tunnels.duplicates != Policy::Pool,
+            Config::Initiator(_) => false,
+        });
+        let identities = |config: &InitiatorConfig| -> Vec<_> {
+            let tunnels = config.tunnels.iter();
+            tunnels.map(|tunnel| tunnel.address.identity.clone()).collect()
+        };
+        let mine = identities(config);
+        exclusive
+            && processes.any(|(process, slot)| match &process.config {
+                Config::Responder(_) => false,
+                Config::Initiator(other) => {
+                    let held = self.oracle.tunnels.held_by(slot.id);
+                    held > 0 && held == self.wanted_tunnels(slot.id) && identities(other) == mine
+                }
+            })
     }
 
     /// How many tunnels an initiator should hold, by its configuration and what names mean now.

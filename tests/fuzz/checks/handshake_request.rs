@@ -83,6 +83,7 @@ fn assert_heard_again(demands: &Demands, announcement: &Announcement) {
         initiation_time_ms: 0,
         worker: WorkerId(0),
         connection: 0,
+        instance: None,
     }
     .encode();
     match demands.parse(&again) {

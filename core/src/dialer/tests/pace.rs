@@ -62,6 +62,48 @@ fn failures_in_a_row_wait_longer_up_to_the_cap_of_their_kind() {
 }
 
 #[test]
+fn an_address_that_refuses_for_long_is_tried_less_while_another_one_works() {
+    let longest_after = |refusals: u32, other_works: bool| {
+        let waits = (0..200).map(|seed| {
+            let mut dialer = Dialer::new(policy(), Rng::from_seed(seed));
+            let both = [1, 2].map(|n| Target {
+                host: host(n),
+                count: 1,
+            });
+            dialer.on_targets(Instant::ZERO, &cluster("c"), &both[usize::from(!other_works)..]);
+            let mut now = Instant::ZERO;
+            let mut refused = 0;
+            loop {
+                while let Some(action) = dialer.poll_action() {
+                    let Action::Dial {
+                        slot, host: dialed, ..
+                    } = action
+                    else {
+                        panic!("{action:?}")
+                    };
+                    if dialed == host(1) {
+                        dialer.on_established(now, slot);
+                    } else {
+                        dialer.on_failed(now, slot, &DialFailure::Refused);
+                        refused += 1;
+                    }
+                }
+                let due = dialer.poll_timeout().unwrap();
+                if refused == refusals {
+                    return (due.at - now).as_millis();
+                }
+                now = due.at;
+                dialer.handle_timeout(now);
+            }
+        });
+        waits.max().unwrap()
+    };
+    assert!(longest_after(120, true) <= 500);
+    assert!((8_000..=10_000).contains(&longest_after(121, true)));
+    assert!(longest_after(121, false) <= 500, "nobody else is there");
+}
+
+#[test]
 fn only_a_tunnel_that_lived_pays_for_the_failures_before_it() {
     let accept_and_hang_up = |lived: u64| {
         longest(9, move |dialer, now, slot| {

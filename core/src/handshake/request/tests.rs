@@ -79,6 +79,7 @@ fn an_offer_is_envoy_s_byte_for_byte() {
         initiation_time_ms: 1_795_203_301_733,
         worker: WorkerId(0),
         connection: 0,
+        instance: None,
     };
     assert_eq!(String::from_utf8(offer.encode()).unwrap(), ENVOY);
     assert_eq!(offer.encode().len(), 448);
@@ -126,6 +127,7 @@ fn what_an_offer_says_is_heard() {
         initiation_time_ms: Some(1_795_203_301_733),
         worker: Some("worker_0".into()),
         connection: Some("0".into()),
+        instance: None,
     };
     assert_eq!(
         parsed,
@@ -542,6 +544,7 @@ proptest! {
             initiation_time_ms: time,
             worker: WorkerId(3),
             connection: time,
+            instance: None,
         };
         let demands = Demands { mode: Mode::Upgrade, ..Demands::default() };
         let announcement = Announcement {
@@ -550,6 +553,7 @@ proptest! {
             initiation_time_ms: Some(time),
             worker: Some("worker_3".into()),
             connection: Some(time.to_string()),
+            instance: None,
         };
         let bytes = offer.encode();
         let expected = Parsed { value: Verdict::Tunnel(announcement), consumed: bytes.len() };
