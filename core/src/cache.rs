@@ -11,8 +11,8 @@
 //! Invariants: a node or cluster has an entry if and only if it has a live tunnel that is not draining; a
 //! tunnel leaves only by its own id, so a late close never takes a newer tunnel with it.
 //!
-//! A tunnel that owes an answer for [`SUSPECT_AFTER`] and has given none since is *suspect*: others are chosen before it
-//! until it answers something. Whether it is dead is for its keepalive to say, which takes longer. A tunnel that is
+//! A tunnel that owes an answer for [`SUSPECT_AFTER`] and has given none since, or has missed a ping, is *suspect*: others are
+//! chosen before it until it answers something. Whether it is dead is for its keepalive to say, which takes longer. A tunnel that is
 //! *leaving* still works, but its end is near: others are chosen before it, too.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,13 +40,15 @@ struct Candidate {
     unanswered: u32,
     /// The last sign of life while some are, or when the first of them was sent.
     owes_since: Instant,
+    /// The echo of its last ping is late.
+    missing: bool,
     /// Somebody has said goodbye on it.
     leaving: bool,
 }
 
 impl Candidate {
     fn is_suspect(&self, now: Instant) -> bool {
-        self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
+        self.missing || self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
     }
 
     /// Whether another one, be it of another node of the cluster, is preferred.
@@ -73,7 +75,7 @@ pub struct Standing {
     pub own: bool,
     /// Requests of this worker on it.
     pub streams: u32,
-    /// It owes an answer for long.
+    /// It owes an answer for long, or an echo.
     pub suspect: bool,
     /// Somebody has said goodbye on it.
     pub leaving: bool,
@@ -226,6 +228,11 @@ impl Cache {
         Ok((chosen.tunnel, standing))
     }
 
+    /// A tunnel has missed a ping, or has given an echo since.
+    pub fn on_missing(&mut self, tunnel: TunnelId, missing: bool) {
+        self.with(tunnel, |candidate| candidate.missing = missing);
+    }
+
     /// Somebody has said goodbye on a tunnel: it is chosen only where nothing else is.
     pub fn on_leaving(&mut self, tunnel: TunnelId) {
         self.with(tunnel, |candidate| candidate.leaving = true);
@@ -311,6 +318,7 @@ impl Index {
             turn,
             unanswered: 0,
             owes_since: now,
+            missing: false,
             leaving: false,
         });
     }

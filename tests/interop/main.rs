@@ -11,5 +11,6 @@ mod both_ways;
 mod fake_initiator;
 mod fake_responder;
 mod relay;
+mod restart;
 mod rules;
 mod world;

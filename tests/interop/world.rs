@@ -29,6 +29,8 @@ pub(crate) struct Options<'a> {
     pub(crate) initiator: &'a str,
     /// More keys under `tunnels` of Eddy's responder.
     pub(crate) tunnels: &'a str,
+    /// Envoy's initiator has the connection manager that understands GOAWAY.
+    pub(crate) drain_aware: bool,
 }
 
 /// The pair.
@@ -168,6 +170,17 @@ impl<'a> World<'a> {
         );
     }
 
+    /// Another initiator with the same identity beside the first.
+    pub(crate) fn second_initiator(&self) -> Eddy {
+        start_initiator(
+            self.eddys,
+            self.options,
+            self.relay.port,
+            self.service.port,
+            free_port(),
+        )
+    }
+
     /// Requests until one works again.
     pub(crate) fn await_good(&self) {
         wait_for("a good answer", || {
@@ -202,6 +215,24 @@ impl<'a> World<'a> {
             Eddys::Responder => self.responder_admin,
         };
         stats(admin).get(name).copied().unwrap_or(0)
+    }
+}
+
+/// What an Envoy initiator serves its tunnels with.
+fn connection_manager(drain_aware: bool) -> String {
+    let filters = "type.googleapis.com/envoy.extensions.filters";
+    let keys = format!(
+        "stat_prefix: reverse, route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], \
+         routes: [{{match: {{prefix: /routed}}, route: {{cluster: service}}}}]}}]}}, \
+         http_filters: [{{name: router, typed_config: {{\"@type\": {filters}.http.router.v3.Router}}}}]"
+    );
+    if drain_aware {
+        format!(
+            "{{\"@type\": {filters}.network.reverse_tunnel.v3.DrainAwareHttpConnectionManager, \
+             enable_drain_with_goaway: true, hcm_config: {{{keys}}}}}"
+        )
+    } else {
+        format!("{{\"@type\": {filters}.network.http_connection_manager.v3.HttpConnectionManager, {keys}}}")
     }
 }
 
@@ -240,6 +271,7 @@ fn start_initiator(eddys: Eddys, options: Options<'_>, tunnels: u16, service: u1
                 ("service", &service.to_string()),
                 ("admin", &admin.to_string()),
                 ("count", &options.count.to_string()),
+                ("hcm", &connection_manager(options.drain_aware)),
             ],
         ),
         Eddys::Initiator => Eddy::with_config(

@@ -199,6 +199,24 @@ fn a_tunnel_that_owes_an_answer_for_long_comes_last_until_it_gives_one() {
 }
 
 #[test]
+fn a_tunnel_that_missed_a_ping_is_chosen_last_until_it_echoes() {
+    let mut cache = Cache::new(OWN, 10, false);
+    let who = identity("t", "c", "n");
+    cache.insert(t(1), &who, OWN);
+    cache.insert(t(2), &who, OWN);
+    let node = key(Names::Node, "n");
+    cache.on_missing(t(1), true);
+    assert_eq!(cache.pick(&node), Ok(t(2)));
+    assert_eq!(
+        cache.pick(&node),
+        Ok(t(2)),
+        "however many requests the other one has"
+    );
+    cache.on_missing(t(1), false);
+    assert_eq!(cache.pick(&node), Ok(t(1)));
+}
+
+#[test]
 fn a_cluster_s_suspect_node_loses_its_turn_but_is_better_than_none() {
     let mut cache = Cache::new(OWN, 3, false);
     cache.insert(t(1), &identity("t", "c", "n1"), OWN);

@@ -23,7 +23,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = worker.closing.wait() => return,
+            () = worker.door.wait() => return,
         };
         match accepted {
             Ok((stream, _)) => {

@@ -68,7 +68,7 @@ fn praise(standing: Standing) -> String {
     };
     let streams = standing.streams;
     let doubt = if standing.suspect {
-        ", though it owes an answer for long: there is no better one"
+        ", though it owes an answer or an echo for long: there is no better one"
     } else if standing.leaving {
         ", though it is about to go: there is no other"
     } else {

@@ -8,17 +8,35 @@
 //! ```
 //!
 //! Single tunnels are told to go in the same way: they are chosen where nothing else is, for [`PATIENCE`], then let go.
+//!
+//! Initiators that are no Eddy do not serve on after a goodbye. Here the clients move first, as soon as a successor has the
+//! address: new ones come to it, and wait there for the tunnels; when the old ones have gone, the tunnels go.
 
+use std::io;
 use std::time::Duration;
 
 use eddy_core::identity::{Identity, TunnelId};
 
 use super::Worker;
-use crate::net::Network;
+use crate::net::{Network, Sharing};
 
 /// How long a tunnel that was told to go is still used where nothing else is: its replacement takes a dial, and where
 /// that is refused at first, some more of up to half a second each.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often to look whether a successor has the address for tunnels.
+const SUCCESSOR_LOOK: Duration = Duration::from_millis(20);
+/// How long the last words on tunnels may take, when nobody needs those any more.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// To which tunnels to say goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Those whose initiators serve on until they have dialed elsewhere.
+    Movers,
+    /// All.
+    All,
+}
 
 /// The tunnels that an operator means; what is not said means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,11 +64,13 @@ impl Selection {
 
 impl<N: Network> Worker<N> {
     /// Says goodbye on those of this worker's tunnels that are meant; says how many.
-    pub(super) fn say_goodbye(&self, to: &Selection) -> usize {
+    pub(super) fn say_goodbye(&self, to: &Selection, whom: Whom) -> usize {
         let meant: Vec<_> = {
             let registry = self.registry.borrow();
             let all = registry.tunnels();
+            let movers = self.movers.borrow();
             all.filter(|(id, tunnel)| to.means(*id, &tunnel.identity))
+                .filter(|(id, _)| whom == Whom::All || movers.contains(id))
                 .map(|(id, _)| id)
                 .collect()
         };
@@ -63,19 +83,50 @@ impl<N: Network> Worker<N> {
         meant.len()
     }
 
-    /// Waits while initiators dial elsewhere.
+    /// Waits while initiators dial elsewhere, and where they do not, while clients do.
     pub(super) async fn hand_over(&self) {
         let moved = async {
-            loop {
-                let left = self.left.notified();
-                if self.cache.borrow().identities().is_empty() {
-                    return;
-                }
-                left.await;
+            self.until(|| self.movers.borrow().is_empty()).await;
+            if self.links.borrow().is_empty() {
+                return;
             }
+            self.succeeded().await;
+            self.door.set();
+            self.clients.gone().await;
         };
         // Those that are still there have nowhere to go, or take their time.
         let _ = tokio::time::timeout(self.config.egress.drain_delay, moved).await;
+    }
+
+    /// Nobody needs the tunnels any more: says goodbye on those where it was not said.
+    pub(super) async fn dismiss(&self) {
+        self.say_goodbye(&Selection::default(), Whom::All);
+        // Who does not hear it in time sees the end of the connection.
+        let _ = tokio::time::timeout(LAST_WORDS, self.tunnels.gone()).await;
+    }
+
+    /// Waits until something is true that changes when a tunnel leaves the directory.
+    async fn until(&self, is: impl Fn() -> bool) {
+        loop {
+            let left = self.left.notified();
+            if is() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Waits until another process has the address for tunnels.
+    async fn succeeded(&self) {
+        loop {
+            tokio::time::sleep(SUCCESSOR_LOOK).await;
+            let addr = self.config.tunnels.listen;
+            if let Err(error) = self.net.bind(addr, 1, Sharing::Alone).await
+                && error.kind() == io::ErrorKind::AddrInUse
+            {
+                return;
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod tunnel;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,6 +48,7 @@ use crate::report::Report;
 
 use self::explain::{Asked, Choice};
 pub use self::leave::Selection;
+use self::leave::Whom;
 pub use self::start::{Control, Seed, Start, StartError, prepare};
 use self::tunnel::Orders;
 use self::waiting::WaitingRoom;
@@ -75,6 +76,8 @@ pub(crate) enum Message<N: Network> {
     Fact(Fact, Option<Introduction>),
     /// A tunnel of another worker carries HTTP/2 from now on.
     Serving(TunnelId, Sender),
+    /// A tunnel of another worker has missed a ping, or has given an echo since.
+    Missing(TunnelId, bool),
     /// The admin asks.
     Report(oneshot::Sender<Report>),
     /// The admin asks what would become of a request.
@@ -139,8 +142,12 @@ struct Worker<N: Network> {
     guests: RefCell<BTreeMap<TunnelId, Guest>>,
     duplicates: RefCell<Duplicates>,
     duplicates_seen: Cell<u64>,
+    /// Those tunnels in the directory whose initiators dial elsewhere on a GOAWAY and serve on until they have.
+    movers: RefCell<BTreeSet<TunnelId>>,
     /// A tunnel has left the directory.
     left: Notify,
+    /// Tunnels of this worker.
+    tunnels: Crowd,
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     http: Counters,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
@@ -149,6 +156,8 @@ struct Worker<N: Network> {
     /// The end has begun: no new tunnels.
     drain: Latch,
     /// No new clients.
+    door: Latch,
+    /// Clients that rest are let go.
     closing: Latch,
     /// Connections of clients, which may finish what they run.
     clients: Crowd,
@@ -193,6 +202,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     let drained = async {
         worker.drain.wait().await;
         worker.hand_over().await;
+        worker.door.set();
         worker.closing.set();
         let finished = async {
             worker.clients.gone().await;
@@ -206,6 +216,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
         {
             tracing::warn!(worker = %worker.id, "drain took too long; cutting what is left");
         }
+        worker.dismiss().await;
         worker.stop.set();
     };
     let letters = async {
@@ -262,13 +273,16 @@ impl<N: Network> Worker<N> {
             guests: RefCell::default(),
             duplicates: RefCell::new(Duplicates::new(config.tunnels.duplicates)),
             duplicates_seen: Cell::default(),
+            movers: RefCell::default(),
             left: Notify::new(),
+            tunnels: Crowd::default(),
             others,
             http: Counters::new(Hop::Egress),
             handshakes: RefCell::default(),
             pending_handshakes: Cell::default(),
             pings: PingCounters::default(),
             drain: Latch::default(),
+            door: Latch::default(),
             closing: Latch::default(),
             clients: Crowd::default(),
             others_with_clients: RefCell::new(others_with_clients),
@@ -286,6 +300,7 @@ impl<N: Network> Worker<N> {
                 self.note(&fact, introduction);
             }
             Message::Serving(tunnel, sender) => self.note_serving(tunnel, sender),
+            Message::Missing(tunnel, missing) => self.cache.borrow_mut().on_missing(tunnel, missing),
             Message::Report(answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.report());
@@ -296,11 +311,11 @@ impl<N: Network> Worker<N> {
             }
             Message::Drain => {
                 self.drain.set();
-                self.say_goodbye(&Selection::default());
+                self.say_goodbye(&Selection::default(), Whom::Movers);
             }
             Message::Leave(selection, answer) => {
                 // Who asked may have gone.
-                let _ = answer.send(self.say_goodbye(&selection));
+                let _ = answer.send(self.say_goodbye(&selection, Whom::All));
             }
             Message::ClientsGone => drop(self.others_with_clients.borrow_mut().pop()),
         }
@@ -337,6 +352,9 @@ impl<N: Network> Worker<N> {
                 {
                     self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
                     self.cache.borrow_mut().insert(*tunnel, identity, *owner);
+                    if instance.is_some() {
+                        self.movers.borrow_mut().insert(*tunnel);
+                    }
                     self.compare(*tunnel, identity, instance, opened);
                     self.waiting.on_arrived(identity);
                 }
@@ -383,7 +401,14 @@ impl<N: Network> Worker<N> {
         }
         cache.remove(tunnel);
         self.links.borrow_mut().remove(&tunnel);
+        self.movers.borrow_mut().remove(&tunnel);
         self.left.notify_waiters();
+    }
+
+    /// Whether the initiator of a tunnel of this worker is an Eddy.
+    fn is_from_eddy(&self, tunnel: TunnelId) -> bool {
+        let guests = self.guests.borrow();
+        guests.get(&tunnel).is_some_and(|guest| guest.instance.is_some())
     }
 
     /// Whether the process began so lately that its initiators may not be here yet.
@@ -395,6 +420,11 @@ impl<N: Network> Worker<N> {
         if let Some(link) = self.links.borrow_mut().get_mut(&tunnel) {
             *link = Link::Serving(sender);
         }
+    }
+
+    fn note_missing(&self, tunnel: TunnelId, missing: bool) {
+        self.cache.borrow_mut().on_missing(tunnel, missing);
+        self.tell_others(|| Message::Missing(tunnel, missing));
     }
 
     fn tell_others(&self, message: impl Fn() -> Message<N>) {

@@ -37,6 +37,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         peer,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
+    let _present = worker.tunnels.enter();
     let answered = async {
         stream.write_all(worker.demands.accept()).await.ok()?;
         stream.flush().await.ok()
@@ -72,7 +73,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         worker.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
         orders.leave.set();
     }
-    let why = match idle(&worker, &mut stream, claimed, &orders).await {
+    let why = match idle(&worker, tunnel, &mut stream, claimed, &orders).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
         Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &orders)).await,
@@ -135,6 +136,7 @@ struct Waiting {
 
 async fn idle<N: Network>(
     worker: &Worker<N>,
+    tunnel: TunnelId,
     stream: &mut N::Stream,
     mut more: mpsc::UnboundedReceiver<Claim>,
     orders: &Orders,
@@ -147,6 +149,7 @@ async fn idle<N: Network>(
     let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
     let mut first = Vec::new();
     let mut leaving = false;
+    let mut missing = false;
     let mut bytes = [0; 64];
     loop {
         while let Some(action) = pinger.poll_action() {
@@ -157,8 +160,18 @@ async fn idle<N: Network>(
                         return Idle::Closed(CloseReason::PeerReset);
                     }
                 }
-                PingAction::Echoed { .. } => increase(&worker.pings.echoed),
-                PingAction::Missed => increase(&worker.pings.missed),
+                PingAction::Echoed { .. } => {
+                    increase(&worker.pings.echoed);
+                    if std::mem::take(&mut missing) {
+                        worker.note_missing(tunnel, false);
+                    }
+                }
+                PingAction::Missed => {
+                    increase(&worker.pings.missed);
+                    if !std::mem::replace(&mut missing, true) {
+                        worker.note_missing(tunnel, true);
+                    }
+                }
                 PingAction::HandOff => return Idle::Wanted(Waiting { first, more }),
                 PingAction::Dead => return Idle::Closed(CloseReason::PingTimeout),
                 PingAction::Unexpected => return Idle::Closed(CloseReason::UnexpectedBytes),
@@ -210,7 +223,7 @@ async fn active<N: Network>(
         () = orders.given_up.wait() => return CloseReason::Superseded,
         () = orders.replaced.wait() => None,
         () = answer_claims(worker, tunnel, &sender, &hand, waiting) => None,
-        () = take_leave(worker, &hand, &orders.leave) => None,
+        () = take_leave(worker, tunnel, &hand, &orders.leave) => None,
     };
     let over = ended.is_some();
     let why = match &ended {
@@ -277,8 +290,14 @@ async fn answer_claims<N: Network>(
 }
 
 /// Once told to: says goodbye, and lets the tunnel go after a while. If the whole process goes, its end is the tunnel's.
-async fn take_leave<N: Network>(worker: &Worker<N>, hand: &Hand, leave: &Latch) {
+///
+/// An initiator that is no Eddy may read nothing any more once it has read the goodbye (Envoy 1.40 swallows all frames, without
+/// a word): it is told at the end of the tunnel, when the HTTP/2 library says so itself.
+async fn take_leave<N: Network>(worker: &Worker<N>, tunnel: TunnelId, hand: &Hand, leave: &Latch) {
     leave.wait().await;
+    if !worker.is_from_eddy(tunnel) {
+        return;
+    }
     hand.say_goodbye();
     tokio::time::sleep(PATIENCE).await;
     if worker.drain.is_set() {

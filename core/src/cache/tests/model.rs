@@ -38,6 +38,7 @@ enum Step {
     InsertAgain(Index),
     Remove(Index),
     Leaving(Index),
+    Missing(Index, bool),
     Pick {
         tenant: Option<String>,
         names: Names,
@@ -60,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<Index>().prop_map(Step::InsertAgain),
         2 => any::<Index>().prop_map(Step::Remove),
         2 => any::<Index>().prop_map(Step::Leaving),
+        3 => (any::<Index>(), any::<bool>()).prop_map(|(at, missing)| Step::Missing(at, missing)),
         8 => (prop::option::weighted(0.9, id()), names, id())
             .prop_map(|(tenant, names, id)| Step::Pick { tenant, names, id }),
         4 => any::<Index>().prop_map(Step::Release),
@@ -79,6 +81,7 @@ struct Line {
     turn: u64,
     unanswered: u32,
     owes_since: Instant,
+    missing: bool,
     leaving: bool,
 }
 
@@ -88,7 +91,7 @@ impl Line {
     }
 
     fn is_suspect(&self, now: Instant) -> bool {
-        self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
+        self.missing || self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
     }
 }
 
@@ -131,6 +134,7 @@ impl Model {
             turn,
             unanswered: 0,
             owes_since: self.now,
+            missing: false,
             leaving: false,
         });
     }
@@ -264,6 +268,11 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                 model.lines[line].leaving = true;
                 cache.on_leaving(model.lines[line].tunnel);
             }
+            Step::Missing(at, missing) if !model.lines.is_empty() => {
+                let line = at.index(model.lines.len());
+                model.lines[line].missing = missing;
+                cache.on_missing(model.lines[line].tunnel, missing);
+            }
             Step::Pick { tenant, names, id } => {
                 let key = RouteKey {
                     tenant: tenant.as_deref(),
@@ -332,6 +341,7 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
             Step::InsertAgain(_)
             | Step::Remove(_)
             | Step::Leaving(_)
+            | Step::Missing(..)
             | Step::Release(_)
             | Step::Answered(..) => {}
         }
@@ -389,6 +399,7 @@ proptest! {
                 }
                 Step::InsertAgain(_)
                 | Step::Leaving(_)
+            | Step::Missing(..)
                 | Step::Release(_)
                 | Step::Answered(..)
                 | Step::Sleep(_)
