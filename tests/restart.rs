@@ -37,10 +37,11 @@ fn replace_responder(workers: u16, count: u32) {
         ..Options::default()
     });
     let load = Load::start(pair.egress, "edge", PER_SECOND);
-    for _ in 0..restarts() {
+    for turn in 0..restarts() {
         pause(Duration::from_millis(500));
         let next = Eddy::with_config_and("responder", &pair.responder.config(), &["--take-over"]);
-        pause(Duration::from_millis(300));
+        // However long the next one has waited.
+        pause(Duration::from_millis(if turn == 0 { 2_500 } else { 300 }));
         pair.responder.signal("TERM");
         assert!(pair.responder.wait().success());
         pair.responder = next;

@@ -4,11 +4,14 @@
 //! The machine of one worker knows all live tunnels, as the workers tell each other, and says which of them must go. Of two
 //! tunnels the one that opened earlier is the older, whoever hears of which first: all workers say the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::identity::{Identity, NodeId, TenantId, TunnelId};
 use crate::instance::Instance;
 use crate::time::Instant;
+
+/// How many superseded processes of one node id are remembered: more than anybody starts by mistake.
+pub const SUPERSEDED_MAX: usize = 16;
 
 /// What becomes of tunnels from several processes under one node id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,9 +67,9 @@ struct Presence {
 #[derive(Clone, Debug, Default)]
 struct Node {
     there: Vec<Presence>,
-    /// The processes that were superseded, by their nonces. Who is told to go dials again: to let it in would make two
-    /// processes throw each other out for ever.
-    superseded: BTreeSet<u64>,
+    /// The processes that were superseded, by their nonces, the last [`SUPERSEDED_MAX`] of them. Who is told to go dials again:
+    /// to let it in would make two processes throw each other out for ever.
+    superseded: VecDeque<u64>,
 }
 
 /// The live tunnels of all workers, by node.
@@ -121,29 +124,29 @@ impl Duplicates {
         for presence in &node.there {
             let another = is_another(presence.instance, instance);
             opening.is_duplicate |= another;
-            let why = if another && self.policy == Policy::Supersede {
-                Superseded::Replaced
-            } else if instance.is_some() && presence.instance == instance {
-                Superseded::GivenUp
+            let (older, younger) = if presence.age() < newcomer.age() {
+                (presence, &newcomer)
             } else {
-                continue;
+                (&newcomer, presence)
             };
-            let older = if presence.age() < newcomer.age() {
-                presence
-            } else {
-                &newcomer
-            };
-            opening.superseded.push((older.tunnel, why));
-            if why == Superseded::Replaced {
-                node.superseded
-                    .extend(older.instance.map(|instance| instance.nonce));
+            if instance.is_some() && presence.instance == instance {
+                opening.superseded.push((older.tunnel, Superseded::GivenUp));
+            }
+            match self.policy {
+                Policy::Supersede if another => {
+                    opening.superseded.push((older.tunnel, Superseded::Replaced));
+                    remember(&mut node.superseded, older.instance);
+                }
+                // Both asked before either was there.
+                Policy::Reject if another => opening.superseded.push((younger.tunnel, Superseded::Replaced)),
+                Policy::Pool | Policy::Supersede | Policy::Reject => {}
             }
         }
         node.there.push(newcomer);
         // Who has lost may have won since.
         let youngest = node.there.iter().max_by_key(|presence| presence.age());
         if let Some(winner) = youngest.and_then(|presence| presence.instance) {
-            node.superseded.remove(&winner.nonce);
+            node.superseded.retain(|nonce| *nonce != winner.nonce);
         }
         opening.superseded.sort_unstable();
         opening.superseded.dedup_by_key(|(tunnel, _)| *tunnel);
@@ -184,6 +187,16 @@ impl Node {
 impl Presence {
     const fn age(&self) -> (Instant, TunnelId) {
         (self.opened, self.tunnel)
+    }
+}
+
+fn remember(superseded: &mut VecDeque<u64>, instance: Option<Instance>) {
+    let Some(instance) = instance else { return };
+    if !superseded.contains(&instance.nonce) {
+        superseded.push_back(instance.nonce);
+    }
+    if superseded.len() > SUPERSEDED_MAX {
+        superseded.pop_front();
     }
 }
 
@@ -269,7 +282,7 @@ mod tests {
         for (policy, refused, superseded) in [
             (Policy::Pool, false, vec![]),
             (Policy::Supersede, false, vec![(t(1), Superseded::Replaced)]),
-            (Policy::Reject, true, vec![]),
+            (Policy::Reject, true, vec![(t(2), Superseded::Replaced)]),
         ] {
             let mut duplicates = with_one(policy);
             let another_cluster = who("n", "d");
@@ -349,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn of_many_that_were_superseded_the_last_ones_are_remembered() {
+        let mut duplicates = Duplicates::new(Policy::Supersede);
+        for nonce in 100..200 {
+            let _ = duplicates.on_opened(t(nonce), &who("n", "c"), of(nonce, 0), at(nonce));
+            duplicates.on_closed(t(nonce - 1));
+        }
+        let refused = (100..200).filter(|nonce| duplicates.refuses(&who("n", "c"), of(*nonce, 0)));
+        assert_eq!(refused.collect::<Vec<_>>(), (183..199).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn who_shares_its_id_is_shown_so() {
         let mut duplicates = with_one(Policy::Pool);
         let _ = duplicates.on_opened(t(2), &who("n", "c"), of(7, 1), at(2));
@@ -397,7 +421,7 @@ mod tests {
                 let openings = news.iter().flat_map(|&(serial, (nonce, slot, opened))| {
                     duplicates.on_opened(t(serial), &who("n", "c"), of(nonce, slot), at(opened)).superseded
                 });
-                openings.map(|(tunnel, _)| tunnel).collect::<BTreeSet<_>>()
+                openings.map(|(tunnel, _)| tunnel).collect::<std::collections::BTreeSet<_>>()
             };
             let first = told(&news);
             for (i, swap) in (0..news.len()).zip(&shuffle) {

@@ -108,6 +108,10 @@ impl Network for Slow {
         Ok(SlowStream(self.0.adopt(parcel)?, Arc::clone(&self.1)))
     }
 
+    fn is_taken(&self, addr: SocketAddr) -> bool {
+        self.0.is_taken(addr)
+    }
+
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
         self.0.resolve(name, port).await
     }

@@ -133,6 +133,24 @@ fn a_responder_that_falls_silent_is_left_and_dialed_again() {
     drop(silent);
 }
 
+/// What is known of a responder's interval is no longer true when another one has taken its place.
+#[test]
+fn a_responder_that_pings_more_rarely_than_the_one_before_keeps_its_tunnel() {
+    let fake = Fake::start("");
+    let mut often = fake.tunnel();
+    for _ in 0..3 {
+        pause(Duration::from_millis(100));
+        often.write_all(b"RPING").unwrap();
+        expect_echoes(&mut often, 1);
+    }
+    drop(often);
+    let _given_up = fake.tunnel();
+    let mut rarely = fake.tunnel();
+    pause(Duration::from_secs(4));
+    rarely.write_all(b"RPING").unwrap();
+    expect_echoes(&mut rarely, 1);
+}
+
 #[test]
 fn a_responder_that_falls_silent_in_the_middle_of_its_preface_is_left() {
     let fake = Fake::start("liveness: {first_ping: 300ms}\n");

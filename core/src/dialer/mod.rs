@@ -24,6 +24,7 @@ mod value;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::backoff::{Backoff, FLOOR, Pace};
 use crate::close::CloseReason;
@@ -34,6 +35,10 @@ use crate::time::{Deadline, Instant};
 pub use slot::Slot;
 use slot::{Place, State};
 pub use value::{Action, DialFailure, DialerPolicy, HostView, Target, share};
+
+/// How long a tunnel may drain whose end is another's to say: the responder's after its goodbye, or the replacement's that is to
+/// come first. A bound against what is forgotten; whether the tunnel is dead, its keepalive says.
+const OTHERS_DECIDE_FOR: Duration = Duration::from_secs(3600);
 
 /// So many refusals in a row, about half a minute of them at the default pace, while another host of the cluster has a
 /// tunnel, are the mark of an address that is out of date: it is then tried as rarely as one that does not answer.
@@ -163,12 +168,14 @@ impl Dialer {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let draining = self
-            .slots
-            .iter()
-            .filter(|(_, place)| matches!(place.state, State::Draining { .. }));
-        let draining = draining.map(|(slot, _)| Action::Drain { slot: *slot });
-        self.actions.extend(draining);
+        let ends = self.seen + self.policy.drain_timeout;
+        for (slot, place) in &mut self.slots {
+            if let State::Draining { deadline, until_up } = &mut place.state {
+                *deadline = ends.min(*deadline);
+                *until_up = None;
+                self.actions.push_back(Action::Drain { slot: *slot });
+            }
+        }
         for (key, listed) in self
             .hosts
             .iter()
@@ -344,6 +351,17 @@ impl Dialer {
                 self.count_failure(&place.host, &DialFailure::TimedOut);
                 self.back_off(slot, place, backoff, DialFailure::TimedOut.pace());
             }
+            State::Draining {
+                until_up: Some(_), ..
+            } => {
+                // Its replacement has not come: it goes all the same, but not its requests.
+                let state = State::Draining {
+                    deadline: self.seen + self.policy.drain_timeout,
+                    until_up: None,
+                };
+                self.slots.insert(slot, Place { state, ..place });
+                self.actions.push_back(Action::Drain { slot });
+            }
             State::Draining { .. } => {
                 self.actions.push_back(Action::Close { slot });
                 self.forget(&place.host);
@@ -414,7 +432,7 @@ impl Dialer {
     /// Makes a tunnel that is up one that drains, and a place for another; says the index of that. Only the second of
     /// two that did not last waits.
     fn replace(&mut self, slot: Slot) -> Option<u32> {
-        let deadline = self.seen + self.policy.drain_timeout;
+        let deadline = self.seen + OTHERS_DECIDE_FOR.max(self.policy.drain_timeout);
         let place = self.slots.get_mut(&slot)?;
         let State::Established { since, backoff } = place.state else {
             return None;
@@ -445,9 +463,10 @@ impl Dialer {
     /// Lets the tunnels go whose replacement is up.
     fn let_go_replaced(&mut self, by: u32) {
         for (slot, place) in &mut self.slots {
-            if let State::Draining { until_up, .. } = &mut place.state
+            if let State::Draining { deadline, until_up } = &mut place.state
                 && *until_up == Some(by)
             {
+                *deadline = self.seen + self.policy.drain_timeout;
                 *until_up = None;
                 self.actions.push_back(Action::Drain { slot: *slot });
             }

@@ -250,6 +250,42 @@ fn a_tunnel_that_is_renewed_goes_once_its_replacement_is_up() {
     assert_eq!(s.counts(), [[1, 0, 0, 0]]);
 }
 
+/// The responder serves on as long as its own `drain_timeout` says, which is not ours.
+#[test]
+fn after_its_goodbye_a_responder_says_when_the_tunnel_goes() {
+    let mut s = Script::up(1);
+    s.at(60_000).goaway('a').expects(&["dial b h1"]).established('b');
+    s.at(3_659_999).tick().expects(&[]);
+    s.at(3_660_000).tick().expects(&["close a"]);
+}
+
+#[test]
+fn a_renewed_tunnel_whose_replacement_comes_late_has_its_time_to_drain() {
+    let mut s = Script::up(1);
+    s.at(60_000).renew('a').expects(&["dial b h1"]);
+    s.at(64_000).established('b').expects(&["drain a"]);
+    s.at(73_999).tick().expects(&[]);
+    s.at(74_000).tick().expects(&["close a"]);
+}
+
+#[test]
+fn a_renewed_tunnel_whose_replacement_never_comes_is_drained_and_not_cut() {
+    let mut s = Script::up(1);
+    s.at(60_000).renew('a').actions();
+    let first = s.slot('a');
+    while s.now < ms(3_660_000) {
+        s.now = s.dialer.poll_timeout().unwrap().at;
+        s.dialer.handle_timeout(s.now);
+        while let Some(action) = s.dialer.poll_action() {
+            assert!(!matches!(action, Action::Close { .. }));
+            if action == (Action::Drain { slot: first }) {
+                return assert_eq!(s.now, ms(3_660_000));
+            }
+        }
+    }
+    panic!("the tunnel stays");
+}
+
 #[test]
 fn the_end_of_the_process_ends_also_what_drains_already() {
     let mut s = Script::up(1);

@@ -62,6 +62,8 @@ pub enum DialFailure {
         /// When to come back.
         retry_after: Option<Duration>,
     },
+    /// Another process has the node id, and may leave it any moment.
+    Taken,
     /// The answer is none.
     Protocol,
 }
@@ -73,23 +75,23 @@ impl DialFailure {
             Self::Refused => "refused",
             Self::TimedOut => "timeout",
             Self::Unreachable => "unreachable",
-            Self::Rejected { .. } => "rejected",
+            Self::Rejected { .. } | Self::Taken => "rejected",
             Self::Protocol => "protocol",
         }
     }
 
     /// The reason in one word, with the responder's status.
     pub fn reason(&self) -> &str {
-        if let Self::Rejected { reason, .. } = self {
-            reason
-        } else {
-            self.label()
+        match self {
+            Self::Rejected { reason, .. } => reason,
+            Self::Taken => "http.409",
+            Self::Refused | Self::TimedOut | Self::Unreachable | Self::Protocol => self.label(),
         }
     }
 
     pub(super) const fn pace(&self) -> Pace {
         match self {
-            Self::Refused => Pace::Refused,
+            Self::Refused | Self::Taken => Pace::Refused,
             Self::TimedOut | Self::Unreachable => Pace::Silent,
             Self::Rejected { retry_after, .. } => Pace::Rejected {
                 retry_after: *retry_after,

@@ -15,6 +15,9 @@ use super::{Berth, Worker, tunnel};
 use crate::latch::Latch;
 use crate::net::{BACKSTOP, Network, Stream};
 
+/// The responder's word for a node id that another process has (409 Conflict).
+const TAKEN: u16 = 409;
+
 /// Dials for a berth. Dropping the task is how a dial is aborted.
 pub(super) async fn run<N: Network>(
     worker: Rc<Worker<N>>,
@@ -109,7 +112,11 @@ fn rejected(host: SocketAddr, rejection: Rejection) -> DialFailure {
             detail,
         } => {
             tracing::warn!(%host, code, detail, "the responder rejects this initiator");
-            DialFailure::Rejected { reason, retry_after }
+            if code == TAKEN {
+                DialFailure::Taken
+            } else {
+                DialFailure::Rejected { reason, retry_after }
+            }
         }
         Rejection::Malformed | Rejection::Body | Rejection::HeadTooLarge => {
             tracing::warn!(%host, reason, "the responder's answer is none");

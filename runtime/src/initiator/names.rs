@@ -33,6 +33,13 @@ impl Book {
         self.0.insert((host.host.clone(), host.port), found);
     }
 
+    /// Of an answer that tells the addresses of one family: those of the other stay.
+    fn learn_half(&mut self, host: &HostPort, found: Vec<SocketAddr>) {
+        let known = self.0.entry((host.host.clone(), host.port)).or_default();
+        known.retain(|old| found.iter().all(|new| new.is_ipv4() != old.is_ipv4()));
+        known.extend(found);
+    }
+
     fn knows(&self, host: &HostPort) -> bool {
         self.0
             .get(&(host.host.clone(), host.port))
@@ -87,8 +94,9 @@ pub(super) async fn run<N: Network>(
     tell(&book);
     while !named.is_empty() {
         for host in &named {
-            let fresh = look_up(&net, host, &mut book).await;
-            fresh_for.insert((&host.host, host.port), fresh);
+            if let Some(fresh) = look_up(&net, host, &mut book).await {
+                fresh_for.insert((&host.host, host.port), fresh);
+            }
             // At once: the next name may take its time.
             tell(&book);
         }
@@ -97,7 +105,7 @@ pub(super) async fn run<N: Network>(
         // Nobody dials a name that was never resolved, so nobody will ask for it again.
         let complete = named.iter().all(|host| book.knows(host));
         let rest = if complete {
-            let first = fresh_for.values().copied().flatten().min();
+            let first = fresh_for.values().copied().min();
             let refresh = config.dial.dns_refresh;
             first
                 .map_or(refresh, |first| first.min(refresh))
@@ -117,7 +125,12 @@ pub(super) async fn run<N: Network>(
 async fn look_up<N: Network>(net: &N, host: &HostPort, book: &mut Book) -> Option<Duration> {
     match net.resolve(&host.host, host.port).await {
         Ok(found) if !found.addresses.is_empty() => {
-            book.learn(host, found.addresses);
+            if found.is_whole {
+                book.learn(host, found.addresses);
+            } else {
+                tracing::warn!(name = host.host, "half an answer; the last known stay");
+                book.learn_half(host, found.addresses);
+            }
             return found.fresh_for;
         }
         Ok(_) => tracing::warn!(name = host.host, "has no address; the last known stay"),
@@ -172,6 +185,17 @@ mod tests {
         assert_eq!(book.addresses(&hosts), [addr(1), addr(2), addr(3)], "each once");
         book.learn(&a, vec![addr(9)]);
         assert_eq!(book.addresses(&hosts), [addr(2), addr(3), addr(9)]);
+    }
+
+    #[test]
+    fn half_an_answer_leaves_the_other_half_as_it_was() {
+        let a = host("a");
+        let hosts = [a.clone()];
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1));
+        let mut book = Book::default();
+        book.learn(&a, vec![addr(1), v6]);
+        book.learn_half(&a, vec![addr(2)]);
+        assert_eq!(book.addresses(&hosts), [addr(2), v6]);
     }
 
     #[test]

@@ -159,7 +159,11 @@ async fn idle<N: Network>(
                     }
                 }
                 EchoAction::HandOff(data) => return Idle::Data(Prefixed::new(Bytes::from(data), stream)),
-                EchoAction::Silent => return Idle::Closed(CloseReason::Silent),
+                EchoAction::Silent => {
+                    // Who is there now may take longer from ping to ping than who was.
+                    worker.ping_gaps.borrow_mut().remove(&host);
+                    return Idle::Closed(CloseReason::Silent);
+                }
             }
         }
         tokio::select! {

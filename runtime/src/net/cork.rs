@@ -46,6 +46,8 @@ struct Shared {
     heard: Latch,
     /// A GOAWAY is to be written.
     farewell: Cell<bool>,
+    /// The connection is over, whatever the HTTP/2 library still has to do.
+    cut: Cell<bool>,
     /// Who waits for something to read: the task of the connection, which flushes whenever it runs.
     task: RefCell<Option<Waker>>,
 }
@@ -66,15 +68,32 @@ impl Hand {
         }
     }
 
+    /// Ends the connection under the HTTP/2 library, whose own task would go on as long as a request runs.
+    pub(crate) fn cut(&self) {
+        self.shared.cut.set(true);
+        if let Some(task) = self.shared.task.borrow_mut().take() {
+            task.wake();
+        }
+    }
+
     /// Waits for the first bytes of the peer: it has taken the connection for what it is.
     pub(crate) async fn heard(&self) {
         self.shared.heard.wait().await;
     }
 
     /// Waits until the connection has let go of the stream.
-    pub(crate) async fn gone(self) {
+    pub(crate) async fn gone(&mut self) {
         // It is never sent, only dropped.
-        let _ = self.gone.await;
+        let _ = (&mut self.gone).await;
+    }
+}
+
+impl Shared {
+    fn still_there(&self) -> io::Result<()> {
+        if self.cut.get() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
     }
 }
 
@@ -122,6 +141,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.shared.still_there()?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before && !self.shared.heard.is_set() {
@@ -139,6 +159,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.still_there()?;
         match self.cork {
             Cork::Out => Pin::new(&mut self.stream).poll_write(cx, buf),
             Cork::In => {
@@ -256,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn a_narrow_pipe_loses_nothing() {
         let (near, mut far) = tokio::io::duplex(3);
-        let (mut corked, hand) = Corked::new(near);
+        let (mut corked, mut hand) = Corked::new(near);
         let write = async move {
             corked.write_all(b"preface").await.unwrap();
             corked.write_all(b"settings").await.unwrap();

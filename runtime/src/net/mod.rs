@@ -64,14 +64,20 @@ pub struct Resolved {
     pub addresses: Vec<SocketAddr>,
     /// How long that holds, if the answer says so.
     pub fresh_for: Option<Duration>,
+    /// Whether it has no other. If not, these are all of one family, and nobody could tell the other's.
+    pub is_whole: bool,
 }
 
 impl Resolved {
-    /// These addresses.
+    /// These addresses, and no other.
     pub fn new(mut addresses: Vec<SocketAddr>, fresh_for: Option<Duration>) -> Self {
         addresses.sort();
         addresses.dedup();
-        Self { addresses, fresh_for }
+        Self {
+            addresses,
+            fresh_for,
+            is_whole: true,
+        }
     }
 }
 
@@ -122,6 +128,9 @@ pub trait Network: Clone + 'static {
     ///
     /// Those of the operating system; the stream is closed.
     fn adopt(&self, parcel: Self::Parcel) -> io::Result<Self::Stream>;
+
+    /// Whether somebody listens on an address of this machine.
+    fn is_taken(&self, addr: SocketAddr) -> bool;
 
     /// Every address of a name.
     fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Resolved>>;

@@ -162,6 +162,11 @@ impl Network for OsNetwork {
         Ok(OsStream(TcpStream::from_std(parcel)?))
     }
 
+    fn is_taken(&self, addr: SocketAddr) -> bool {
+        // Bound and not listening, so that nobody can connect meanwhile.
+        bound(addr, false).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    }
+
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
         lookup::by_system(name, port).await
     }

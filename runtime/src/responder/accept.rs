@@ -53,7 +53,10 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     loop {
         let accepted = tokio::select! {
             biased;
-            () = worker.drain.wait() => return,
+            () = worker.drain.wait() => {
+                drop(listener);
+                return worker.note_no_more_tunnels();
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -156,6 +159,7 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
         identity,
         instance: announced.instance,
         peer,
+        heard: worker.clock.now(),
     };
     let owner = worker
         .others

@@ -17,8 +17,9 @@ use crate::net::{Listener, Network};
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the worker closes, and then those who have come already.
-pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
+/// Accepts until the door closes, and then those who have come already. They count as clients even before they are accepted:
+/// `_attending` is one.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener, _attending: Present) {
     loop {
         let accepted = tokio::select! {
             biased;

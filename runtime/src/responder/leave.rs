@@ -12,13 +12,13 @@
 //! Initiators that are no Eddy do not serve on after a goodbye. Here the clients move first, as soon as a successor has the
 //! address: new ones come to it, and wait there for the tunnels; when the old ones have gone, the tunnels go.
 
-use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use eddy_core::identity::{Identity, TunnelId};
 
-use super::Worker;
-use crate::net::{Network, Sharing};
+use super::{Message, Worker};
+use crate::net::Network;
 
 /// How long a tunnel that was told to go is still used where nothing else is: its replacement takes a dial, and where
 /// that is refused at first, some more of up to half a second each.
@@ -90,7 +90,7 @@ impl<N: Network> Worker<N> {
             if self.links.borrow().is_empty() {
                 return;
             }
-            self.succeeded().await;
+            self.successor.wait().await;
             self.door.set();
             self.clients.gone().await;
         };
@@ -116,17 +116,25 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Waits until another process has the address for tunnels.
-    async fn succeeded(&self) {
-        loop {
-            tokio::time::sleep(SUCCESSOR_LOOK).await;
-            let addr = self.config.tunnels.listen;
-            if let Err(error) = self.net.bind(addr, 1, Sharing::Alone).await
-                && error.kind() == io::ErrorKind::AddrInUse
-            {
-                return;
+    /// The listener for tunnels is closed.
+    pub(super) fn note_no_more_tunnels(self: &Rc<Self>) {
+        match self.others.first() {
+            Some(Some(first)) => {
+                // A worker that is gone looks for nobody.
+                let _ = first.send(Message::NoMoreTunnels);
             }
+            _ => drop(tokio::task::spawn_local(Rc::clone(self).look_for_a_successor())),
         }
+    }
+
+    /// What the first worker does for all, once none of them has the address for tunnels.
+    async fn look_for_a_successor(self: Rc<Self>) {
+        self.tunnel_doors.gone().await;
+        while !self.net.is_taken(self.config.tunnels.listen) {
+            tokio::time::sleep(SUCCESSOR_LOOK).await;
+        }
+        self.successor.set();
+        self.tell_others(|| Message::Succeeded);
     }
 }
 

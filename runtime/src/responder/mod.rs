@@ -53,7 +53,7 @@ pub use self::start::{Control, Seed, Start, StartError, prepare};
 use self::tunnel::Orders;
 use self::waiting::WaitingRoom;
 
-/// So long after its start a responder takes everybody for somebody who was here moments ago: whoever lost it dials again
+/// So long after it has its addresses a responder takes everybody for somebody who was here moments ago: whoever lost it dials again
 /// within half a second (`dial.refused_max`), and everybody did if it was restarted.
 const YOUNG_FOR: Duration = Duration::from_secs(2);
 
@@ -88,6 +88,10 @@ pub(crate) enum Message<N: Network> {
     Leave(Selection, oneshot::Sender<usize>),
     /// The clients of another worker are gone: it needs our tunnels no more.
     ClientsGone,
+    /// Another worker takes no tunnels any more; told to the first one.
+    NoMoreTunnels,
+    /// Another process has the address for tunnels; told by the first one.
+    Succeeded,
 }
 
 /// A tunnel between its handshake and its owner.
@@ -96,6 +100,8 @@ pub(crate) struct Newcomer {
     identity: Arc<Identity>,
     instance: Option<Instance>,
     peer: SocketAddr,
+    /// When its handshake was read.
+    heard: Instant,
 }
 
 /// What a tunnel's owner tells everyone when it opens, besides whose it is.
@@ -103,7 +109,8 @@ pub(crate) struct Newcomer {
 pub(crate) struct Introduction {
     claims: Claims,
     instance: Option<Instance>,
-    opened: Instant,
+    /// When its handshake was read: the order in which initiators dialed, whenever they heard the answer.
+    heard: Instant,
 }
 
 /// A tunnel of this worker: where it comes from, and what its task is told.
@@ -126,6 +133,7 @@ struct Worker<N: Network> {
     id: WorkerId,
     net: N,
     clock: Clock,
+    began: Instant,
     config: Arc<ResponderConfig>,
     demands: Demands,
     key_rules: KeyRules,
@@ -165,6 +173,12 @@ struct Worker<N: Network> {
     others_with_clients: RefCell<Vec<Present>>,
     /// All of those.
     foreign_clients: Crowd,
+    /// One for each worker that may still take tunnels.
+    others_with_door: RefCell<Vec<Present>>,
+    /// All of those.
+    tunnel_doors: Crowd,
+    /// Another process has the address for tunnels.
+    successor: Latch,
     /// What is left is cut.
     stop: Latch,
 }
@@ -196,9 +210,11 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
         seed.clock,
         seed.rng,
         others,
+        seed.began,
     ));
     tokio::task::spawn_local(accept::run(Rc::clone(&worker), tunnels));
-    tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress));
+    let attending = worker.clients.enter();
+    tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress, attending));
     let drained = async {
         worker.drain.wait().await;
         worker.hand_over().await;
@@ -240,9 +256,12 @@ impl<N: Network> Worker<N> {
         clock: Clock,
         rng: Rng,
         others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
+        began: Instant,
     ) -> Self {
         let isolation = config.tunnels.tenant_isolation;
         let foreign_clients = Crowd::default();
+        let tunnel_doors = Crowd::default();
+        let others_with_door = others.iter().flatten().map(|_| tunnel_doors.enter()).collect();
         let others_with_clients = others.iter().flatten().map(|_| foreign_clients.enter()).collect();
         let header = |name: &String| HeaderName::try_from(name.as_str()).ok();
         let host_id = &config.egress.host_id;
@@ -250,6 +269,7 @@ impl<N: Network> Worker<N> {
             id,
             net,
             clock,
+            began,
             demands: Demands {
                 path: config.tunnels.path.clone(),
                 mode: if config.tunnels.http_upgrade {
@@ -287,6 +307,9 @@ impl<N: Network> Worker<N> {
             clients: Crowd::default(),
             others_with_clients: RefCell::new(others_with_clients),
             foreign_clients,
+            others_with_door: RefCell::new(others_with_door),
+            tunnel_doors,
+            successor: Latch::default(),
             stop: Latch::default(),
             config,
         }
@@ -317,6 +340,8 @@ impl<N: Network> Worker<N> {
                 // Who asked may have gone.
                 let _ = answer.send(self.say_goodbye(&selection, Whom::All));
             }
+            Message::NoMoreTunnels => drop(self.others_with_door.borrow_mut().pop()),
+            Message::Succeeded => self.successor.set(),
             Message::ClientsGone => drop(self.others_with_clients.borrow_mut().pop()),
         }
     }
@@ -347,7 +372,7 @@ impl<N: Network> Worker<N> {
                 if let Some(Introduction {
                     claims,
                     instance,
-                    opened,
+                    heard,
                 }) = introduction
                 {
                     self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
@@ -355,14 +380,12 @@ impl<N: Network> Worker<N> {
                     if instance.is_some() {
                         self.movers.borrow_mut().insert(*tunnel);
                     }
-                    self.compare(*tunnel, identity, instance, opened);
+                    self.compare(*tunnel, identity, instance, heard);
                     self.waiting.on_arrived(identity);
                 }
             }
-            Fact::Leaving { tunnel } => {
-                self.duplicates.borrow_mut().on_closed(*tunnel);
-                self.cache.borrow_mut().on_leaving(*tunnel);
-            }
+            // It still has its node id.
+            Fact::Leaving { tunnel } => self.cache.borrow_mut().on_leaving(*tunnel),
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                 self.duplicates.borrow_mut().on_closed(*tunnel);
                 self.forget(*tunnel);
@@ -371,11 +394,11 @@ impl<N: Network> Worker<N> {
     }
 
     /// Looks what a new tunnel means for others of its node.
-    fn compare(&self, tunnel: TunnelId, identity: &Identity, instance: Option<Instance>, opened: Instant) {
+    fn compare(&self, tunnel: TunnelId, identity: &Identity, instance: Option<Instance>, heard: Instant) {
         let opening = self
             .duplicates
             .borrow_mut()
-            .on_opened(tunnel, identity, instance, opened);
+            .on_opened(tunnel, identity, instance, heard);
         // All workers hear of every tunnel: one of them counts.
         if opening.is_duplicate && self.id == WorkerId(0) {
             increase(&self.duplicates_seen);
@@ -413,7 +436,7 @@ impl<N: Network> Worker<N> {
 
     /// Whether the process began so lately that its initiators may not be here yet.
     fn is_young(&self) -> bool {
-        self.clock.now().since_origin() < YOUNG_FOR
+        self.clock.now() - self.began < YOUNG_FOR
     }
 
     fn note_serving(&self, tunnel: TunnelId, sender: Sender) {

@@ -220,7 +220,10 @@ async fn send<N: Network>(
     mut request: Request<Question>,
     retry: bool,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
-    let mut patience = Patience::default();
+    let mut patience = Patience {
+        began: worker.clock.now(),
+        until: None,
+    };
     // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
     let mut lost = None;
     let mut retries = if retry && is_replayable(&request) {
@@ -289,8 +292,9 @@ fn copy_of(request: &Request<Question>) -> Request<Question> {
 }
 
 /// What is left of the time that a request waits for whom it asks for.
-#[derive(Default)]
 struct Patience {
+    /// When the request came.
+    began: Instant,
     until: Option<Instant>,
 }
 
@@ -307,7 +311,11 @@ impl Patience {
             return false;
         }
         let begins = self.until.is_none();
-        let until = *self.until.get_or_insert(now + egress.reconnect_grace);
+        // Who was on a tunnel that fell silent has waited for that already.
+        let grace = egress.reconnect_grace;
+        let until = *self
+            .until
+            .get_or_insert((self.began + grace).max(now + grace / 2));
         if now >= until {
             return false;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use eddy_core::identity::WorkerId;
 use eddy_core::rng::Rng;
+use eddy_core::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::explain::{Asked, Choice};
@@ -51,6 +52,8 @@ pub struct Seed<N: Network> {
     pub(super) config: Arc<ResponderConfig>,
     pub(super) clock: Clock,
     pub(super) rng: Rng,
+    /// When the process had its addresses.
+    pub(super) began: Instant,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -155,6 +158,7 @@ pub async fn prepare<N: Network>(
         Start::TakeOver => Sharing::WithPredecessor,
     };
     let (egress, egress_shares) = bind("egress.listen", config.egress.listen, sharing).await?;
+    let began = clock.now();
     let (workers, mailboxes): (Vec<_>, Vec<_>) =
         (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
     let mut rng = Rng::from_seed(seed);
@@ -171,6 +175,7 @@ pub async fn prepare<N: Network>(
             config: Arc::clone(&config),
             clock,
             rng: rng.fork(),
+            began,
         })
         .collect();
     Ok((

@@ -35,6 +35,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         identity,
         instance,
         peer,
+        heard,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
     let _present = worker.tunnels.enter();
@@ -62,7 +63,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     let introduction = Introduction {
         claims,
         instance,
-        opened: worker.clock.now(),
+        heard,
     };
     worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
     drop(introduction);
@@ -209,7 +210,7 @@ async fn active<N: Network>(
     waiting: Waiting,
     orders: &Orders,
 ) -> CloseReason {
-    let (stream, hand) = Corked::new(stream);
+    let (stream, mut hand) = Corked::new(stream);
     let client = crate::http::tunnel_client(&worker.config.tunnels.http2);
     let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
         return CloseReason::HttpError;
@@ -220,7 +221,10 @@ async fn active<N: Network>(
         biased;
         ended = &mut connection => Some(ended),
         () = worker.stop.wait() => return CloseReason::Shutdown,
-        () = orders.given_up.wait() => return CloseReason::Superseded,
+        () = orders.given_up.wait() => {
+            hand.cut();
+            return CloseReason::Superseded;
+        }
         () = orders.replaced.wait() => None,
         () = answer_claims(worker, tunnel, &sender, &hand, waiting) => None,
         () = take_leave(worker, tunnel, &hand, &orders.leave) => None,
@@ -254,6 +258,7 @@ async fn active<N: Network>(
         () = orders.given_up.wait() => {}
         () = tokio::time::sleep(worker.config.drain_timeout) => {}
     }
+    hand.cut();
     why
 }
 

@@ -196,6 +196,11 @@ impl Network for SimNetwork {
         Ok(parcel)
     }
 
+    /// Hosts of a simulation share no addresses.
+    fn is_taken(&self, _addr: SocketAddr) -> bool {
+        false
+    }
+
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Resolved> {
         let found = self.fabric.resolve(name);
         if found.is_empty() {

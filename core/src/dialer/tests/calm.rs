@@ -65,8 +65,13 @@ proptest! {
         let missing = world.wanted.values().sum();
         let took = heal(&mut world, latency);
         prop_assert!(took <= bound(&policy, missing, latency), "{took:?}");
-        // And nothing moves any more but what drains.
+        // And nothing moves any more but what drains: what does so by a responder's wish, until that ends it.
         world.now = world.now + policy.drain_timeout;
+        world.settle();
+        for slot in world.pick_all(Task::Draining) {
+            world.set(slot, None);
+            world.dialer.on_closed(world.now, slot, CloseReason::GoAway);
+        }
         world.settle();
         prop_assert_eq!(world.dialer.poll_timeout(), None);
         prop_assert!(world.dialer.hosts().all(|view| view.draining + view.backing_off == 0));

@@ -59,6 +59,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         Just(DialFailure::Refused),
         Just(DialFailure::Unreachable),
         Just(DialFailure::Protocol),
+        Just(DialFailure::Taken),
         prop::option::of(0..100u64).prop_map(|after| DialFailure::Rejected {
             reason: "http.429".into(),
             retry_after: after.map(Duration::from_secs),

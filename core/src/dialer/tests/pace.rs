@@ -48,12 +48,15 @@ fn failures_in_a_row_wait_longer_up_to_the_cap_of_their_kind() {
         DialFailure::Refused,
         DialFailure::Unreachable,
         DialFailure::Protocol,
+        DialFailure::Taken,
         rejected(None),
     ] {
         within(0, why, 45, 50);
     }
     // 50 + 100 + 200 + 400, then 6 × 500.
-    within(9, DialFailure::Refused, 2_200, 3_750);
+    for why in [DialFailure::Refused, DialFailure::Taken] {
+        within(9, why, 2_200, 3_750);
+    }
     for why in [DialFailure::Unreachable, DialFailure::Protocol, rejected(None)] {
         within(9, why, 15_000, 32_750);
     }
