@@ -6,6 +6,7 @@
 #[path = "kit/mod.rs"]
 mod kit;
 
+use kit::load::Load;
 use kit::{Eddy, Pair, beside, get, monotonic, pause, stats, wait_for};
 use std::time::Duration;
 
@@ -127,4 +128,35 @@ fn a_question_that_makes_no_sense_is_refused_with_what_is_allowed() {
         assert_eq!(answer.status, 400);
         assert!(answer.body.starts_with(said), "{question}: {}", answer.body);
     }
+}
+
+/// The other one has the same node id; requests that can be sent twice find it, and nobody waits for the frozen one for long.
+#[test]
+fn a_frozen_initiator_costs_nobody_more_than_two_seconds_where_another_one_is() {
+    let pair = Pair::start();
+    let _other = replacement(&pair);
+    wait_for("both", || {
+        (stats(pair.responder_admin).get("reverse_tunnel.open") == Some(&2)).then_some(())
+    });
+    let load = Load::start(pair.egress, "edge", 200);
+    pause(Duration::from_secs(1));
+    pair.initiator.signal("STOP");
+    pause(Duration::from_secs(5));
+    pair.initiator.signal("CONT");
+    pause(Duration::from_secs(1));
+    let tally = load.finish();
+    eprintln!(
+        "frozen: {} good, longest {:?}, {:?}",
+        tally.good, tally.longest, tally.bad
+    );
+    assert!(tally.longest < Duration::from_millis(2_500), "{tally:?}");
+    // A POST on the frozen tunnel may have been served; nothing else is lost.
+    let lost: Vec<_> = tally
+        .bad
+        .keys()
+        .filter(|why| *why != "POST: 503 tunnel_lost")
+        .collect();
+    assert!(lost.is_empty(), "{tally:?}");
+    let lost: u32 = tally.bad.values().sum();
+    assert!(lost <= 100, "those of the first half second: {tally:?}");
 }

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http_body_util::Collected;
+use hyper::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 /// The body of a request on its way into a tunnel.
@@ -11,8 +13,23 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 pub(crate) enum Question {
     /// What the client sends, never held whole.
     Stream(Incoming),
-    /// There is none.
-    Empty,
+    /// What can be sent again.
+    Whole(Whole),
+}
+
+/// A body that is all there; the default is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whole {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl From<Collected<Bytes>> for Whole {
+    fn from(collected: Collected<Bytes>) -> Self {
+        let trailers = collected.trailers().cloned();
+        let data = collected.to_bytes();
+        Self { data, trailers }
+    }
 }
 
 impl Body for Question {
@@ -25,21 +42,29 @@ impl Body for Question {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Stream(from) => Pin::new(from).poll_frame(cx),
-            Self::Empty => Poll::Ready(None),
+            Self::Whole(whole) if !whole.data.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
+            }
+            Self::Whole(whole) => Poll::Ready(
+                whole
+                    .trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            ),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Stream(from) => from.is_end_stream(),
-            Self::Empty => true,
+            Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Stream(from) => from.size_hint(),
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
         }
     }
 }

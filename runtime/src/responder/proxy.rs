@@ -6,6 +6,7 @@ use std::time::Duration;
 use eddy_core::identity::TunnelId;
 use eddy_core::router::{Refusal, RouteKey};
 use eddy_core::time::{Deadline, Instant};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
 use super::{Claim, Link, Sender, Worker};
-use crate::http::body::{Answer, Follow, Question};
+use crate::http::body::{Answer, Follow, Question, Whole};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::hygiene;
 use crate::net::Network;
@@ -226,11 +227,13 @@ async fn send<N: Network>(
     };
     // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
     let mut lost = None;
-    let mut retries = if retry && is_replayable(&request) {
-        RETRIES_MAX
-    } else {
-        0
-    };
+    let mut retries = 0;
+    if retry {
+        request = keep(request).await?;
+        if matches!(request.body(), Question::Whole(_)) {
+            retries = RETRIES_MAX;
+        }
+    }
     // Ends: each turn sends the request, takes a tunnel out of the directory, or uses up patience.
     loop {
         let tunnel = match pick(worker, request.headers()) {
@@ -251,7 +254,7 @@ async fn send<N: Network>(
             worker.forget(tunnel);
             continue;
         };
-        let again = (retries > 0).then(|| copy_of(&request));
+        let again = (retries > 0).then(|| copy_of(&request)).flatten();
         match sender.try_send_request(request).await {
             Ok(response) => {
                 lease.answered();
@@ -276,19 +279,41 @@ async fn send<N: Network>(
     }
 }
 
-/// Whether a request can be sent twice: its method allows it (RFC 9110, section 9.2.2), and there is no body to keep.
-fn is_replayable(request: &Request<Question>) -> bool {
-    request.method().is_idempotent() && request.body().is_end_stream()
+/// The largest body that is kept to be sent again: what a call of an API has, not an upload.
+const REPLAY_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads the body of a request that may be sent twice, if it is small: its method allows that (RFC 9110, section 9.2.2).
+async fn keep(request: Request<Question>) -> Result<Request<Question>, Failed> {
+    if !request.method().is_idempotent() {
+        return Ok(request);
+    }
+    if request.body().is_end_stream() {
+        return Ok(request.map(|_| Question::Whole(Whole::default())));
+    }
+    let small = request
+        .body()
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes <= REPLAY_BYTES_MAX);
+    if !small {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    let whole = body.collect().await.map_err(|_| Failed::ClientGone)?;
+    Ok(Request::from_parts(head, Question::Whole(whole.into())))
 }
 
-/// The same request, which has no body.
-fn copy_of(request: &Request<Question>) -> Request<Question> {
-    let mut copy = Request::new(Question::Empty);
+/// The same request, if it can be sent twice.
+fn copy_of(request: &Request<Question>) -> Option<Request<Question>> {
+    let Question::Whole(whole) = request.body() else {
+        return None;
+    };
+    let mut copy = Request::new(Question::Whole(whole.clone()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    copy
+    Some(copy)
 }
 
 /// What is left of the time that a request waits for whom it asks for.
