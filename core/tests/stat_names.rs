@@ -76,6 +76,7 @@ fn name() -> impl Strategy<Value = Name> {
 /// The numbers whose names have no id in them.
 fn plain_names() -> Vec<Name> {
     let mut names = vec![
+        Name::Duplicates,
         Name::Opened,
         Name::Open,
         Name::Handshake("accepted"),

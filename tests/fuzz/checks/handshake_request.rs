@@ -83,14 +83,17 @@ fn assert_heard_again(demands: &Demands, announcement: &Announcement) {
         initiation_time_ms: 0,
         worker: WorkerId(0),
         connection: 0,
-        instance: None,
+        instance: announcement.instance,
     }
     .encode();
     match demands.parse(&again) {
         Ok(Some(Parsed {
             value: Verdict::Tunnel(heard),
             ..
-        })) => assert_eq!(heard.identity, announcement.identity),
+        })) => {
+            assert_eq!(heard.identity, announcement.identity);
+            assert_eq!(heard.instance, announcement.instance);
+        }
         other => panic!("{other:?} for {announcement:?}"),
     }
 }
