@@ -5,4 +5,6 @@ cd "$(dirname "$0")"
 
 EDDY_ENVOY="${EDDY_ENVOY:-$(.ci/install-envoy | tail -n 1)}"
 export EDDY_ENVOY
+EDDY_PROMETHEUS_CLIENT="${EDDY_PROMETHEUS_CLIENT:-$(.ci/install-prometheus-client | tail -n 1)}"
+export EDDY_PROMETHEUS_CLIENT
 cargo test --locked --workspace "$@"

@@ -272,6 +272,7 @@ pub(crate) async fn start_responder(
         role: Role::Responder(control),
         clock,
         config: text,
+        began: OsNetwork.wall(),
         draining: Cell::default(),
     });
     if let Some(listener) = admin_listener {
@@ -310,6 +311,7 @@ pub(crate) async fn start_initiator(
         role: Role::Initiator(control),
         clock,
         config: text,
+        began: OsNetwork.wall(),
         draining: Cell::default(),
     });
     if let Some(listener) = admin_listener {

@@ -3,6 +3,7 @@
 
 mod drain;
 mod explain;
+mod metrics;
 mod text;
 
 use std::cell::Cell;
@@ -22,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::StatsConfig;
+use crate::config::{NodeConfig, StatsConfig};
 use crate::net::{Listener, Network};
 use crate::report::{ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
@@ -44,6 +45,8 @@ pub struct Admin<N: Network> {
     pub role: Role<N>,
     /// The process's clock.
     pub clock: Clock,
+    /// When the process began, since 1970.
+    pub began: Duration,
     /// The effective configuration, as text.
     pub config: String,
     /// Set by [`Admin::drain`].
@@ -86,6 +89,13 @@ impl<N: Network> Admin<N> {
         match &self.role {
             Role::Responder(control) => &control.config.stats,
             Role::Initiator(control) => &control.config.stats,
+        }
+    }
+
+    fn node(&self) -> &NodeConfig {
+        match &self.role {
+            Role::Responder(control) => &control.config.node,
+            Role::Initiator(control) => &control.config.node,
         }
     }
 
@@ -193,6 +203,8 @@ GET /stats          every number, one line each, sorted
                       ?filter=REGEX   lines whose name matches
                       ?usedonly       lines that are not 0
                       ?hidden=include also what is hidden by default
+                      ?format=json    the same lines as JSON; ?format=prometheus is /metrics
+GET /metrics        the numbers for Prometheus; also at /stats/prometheus
 GET /ready          200 LIVE while this process can do its job, else 503 and why
 GET /server_info    version, role, node, uptime, workers (JSON)
 GET /config_dump    the configuration in force, every default spelled out (YAML)
@@ -212,6 +224,8 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
         path,
         "/" | "/help"
             | "/stats"
+            | "/stats/prometheus"
+            | "/metrics"
             | "/ready"
             | "/server_info"
             | "/config_dump"
@@ -237,6 +251,7 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
     match path {
         "/drain" => drain::answer(admin, request.uri()).await,
         "/stats" => stats(admin, request.uri()).await,
+        "/stats/prometheus" | "/metrics" => metrics(admin).await,
         "/ready" => ready(admin).await,
         "/server_info" => server_info(admin),
         "/config_dump" => plain(StatusCode::OK, admin.config.clone()),
@@ -251,11 +266,35 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
         Ok(query) => query,
         Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let reports = admin.reports().await;
-    plain(
-        StatusCode::OK,
-        query.render(&sum(&reports), &admin.stats_config().prefix),
-    )
+    let sheet = || async { sum(&admin.reports().await) };
+    let prefix = &admin.stats_config().prefix;
+    match query.format {
+        text::Format::Text => plain(StatusCode::OK, query.render(&sheet().await, prefix)),
+        text::Format::Json => json(&query.lines(&sheet().await, prefix)),
+        text::Format::Prometheus => metrics(admin).await,
+    }
+}
+
+async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
+    let sheet = sum(&admin.reports().await);
+    let node = admin.node();
+    let about = metrics::About {
+        role: admin.role_label(),
+        node: node.id.as_str(),
+        cluster: node.cluster.as_str(),
+        began: round(admin.began),
+        draining: admin.draining.get(),
+        max_series: admin.stats_config().max_series,
+    };
+    match metrics::render(&about, &sheet) {
+        Ok(page) => {
+            let mut answer = plain(StatusCode::OK, page);
+            let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            answer.headers_mut().insert(CONTENT_TYPE, version);
+            answer
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
 }
 
 /// The numbers of a process.
@@ -315,10 +354,7 @@ struct NodeInfo<'a> {
 }
 
 fn server_info<N: Network>(admin: &Admin<N>) -> Answer {
-    let node = match &admin.role {
-        Role::Responder(control) => &control.config.node,
-        Role::Initiator(control) => &control.config.node,
-    };
+    let node = admin.node();
     json(&ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         role: admin.role_label(),

@@ -5,12 +5,34 @@ use std::fmt;
 
 use eddy_core::stats::Sheet;
 use regex_lite::Regex;
+use serde::Serialize;
 
 /// What of the numbers is asked for.
 pub(super) struct Query {
     filter: Option<Regex>,
     used_only: bool,
     hidden: bool,
+    pub(super) format: Format,
+}
+
+/// How the numbers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+    Prometheus,
+}
+
+/// The numbers as JSON, in Envoy's form.
+#[derive(Debug, Serialize)]
+pub(super) struct Lines {
+    stats: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    value: u64,
 }
 
 /// A parameter that cannot be understood.
@@ -20,12 +42,17 @@ pub(super) enum QueryError {
     Filter(String),
     /// `hidden` is neither `include` nor `exclude`.
     Hidden(String),
+    /// `format` is none that there is.
+    Format(String),
 }
 
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Filter(why) => write!(f, "filter: not a regular expression: {why}"),
+            Self::Format(value) => {
+                write!(f, "format: {value:?} is unknown; allowed: text, json, prometheus")
+            }
             Self::Hidden(value) => write!(f, "hidden: {value:?} is unknown; allowed: include, exclude"),
         }
     }
@@ -45,22 +72,38 @@ impl Query {
             Some(&"include") => true,
             Some(other) => return Err(QueryError::Hidden((*other).to_owned())),
         };
+        let format = match parameters.get("format") {
+            None | Some(&"text") => Format::Text,
+            Some(&"json") => Format::Json,
+            Some(&"prometheus") => Format::Prometheus,
+            Some(other) => return Err(QueryError::Format((*other).to_owned())),
+        };
         Ok(Self {
             filter,
             used_only: parameters.contains_key("usedonly"),
             hidden,
+            format,
         })
     }
 
     pub(super) fn render(&self, sheet: &Sheet, prefix: &str) -> String {
-        let mut text = String::new();
-        for (name, value) in sheet.lines(prefix, self.hidden) {
-            let wanted = self.filter.as_ref().is_none_or(|filter| filter.is_match(&name));
-            if wanted && !(self.used_only && value == 0) {
-                text += &format!("{name}: {value}\n");
-            }
+        let wanted = self.wanted(sheet, prefix);
+        wanted.map(|(name, value)| format!("{name}: {value}\n")).collect()
+    }
+
+    pub(super) fn lines(&self, sheet: &Sheet, prefix: &str) -> Lines {
+        let wanted = self.wanted(sheet, prefix);
+        Lines {
+            stats: wanted.map(|(name, value)| Line { name, value }).collect(),
         }
-        text
+    }
+
+    fn wanted(&self, sheet: &Sheet, prefix: &str) -> impl Iterator<Item = (String, u64)> {
+        let lines = sheet.lines(prefix, self.hidden).into_iter();
+        lines.filter(|(name, value)| {
+            let named = self.filter.as_ref().is_none_or(|filter| filter.is_match(name));
+            named && !(self.used_only && *value == 0)
+        })
     }
 }
 

@@ -122,6 +122,7 @@ impl Page {
         self.section("stats", |page| {
             page.entry("prefix", scalar(&stats.prefix));
             page.entry("detailed", stats.detailed);
+            page.entry("max_series", stats.max_series);
         });
     }
 

@@ -47,6 +47,8 @@ pub struct StatsConfig {
     pub prefix: String,
     /// Whether there is a gauge for each node, cluster, host and worker.
     pub detailed: bool,
+    /// How many series of single nodes, clusters and hosts `/metrics` has at most.
+    pub max_series: u32,
 }
 
 /// The HTTP/2 connection inside a tunnel.
@@ -90,10 +92,11 @@ impl NodeConfig {
 
 impl StatsConfig {
     pub(super) fn read(root: &Section<'_>, prefix: &str) -> Result<Self, Fault> {
-        let stats = root.section("stats", &["prefix", "detailed"])?;
+        let stats = root.section("stats", &["prefix", "detailed", "max_series"])?;
         Ok(Self {
             prefix: stats.text("prefix", prefix.to_owned(), value::stats_prefix)?,
             detailed: stats.flag("detailed", false)?,
+            max_series: stats.number("max_series", 10_000, 0..=u32::MAX)?,
         })
     }
 }

@@ -340,7 +340,7 @@ impl Patience {
         let grace = egress.reconnect_grace;
         let until = *self
             .until
-            .get_or_insert((self.began + grace).max(now + grace / 2));
+            .get_or_insert_with(|| (self.began + grace).max(now + grace / 2));
         if now >= until {
             return false;
         }

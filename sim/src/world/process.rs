@@ -275,6 +275,7 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
         role,
         clock,
         config: text,
+        began: net.wall(),
         draining: Cell::default(),
     });
     if let Some(addr) = admin_at {
