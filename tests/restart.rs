@@ -9,20 +9,8 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::load::{Load, Tally};
+use kit::load::{Load, PER_SECOND, assert_nothing_lost, restarts};
 use kit::{Eddy, Options, Pair, get, pause, post, stats, wait_for};
-
-const PER_SECOND: u32 = 500;
-
-fn restarts() -> u32 {
-    std::env::var("EDDY_RESTARTS").map_or(2, |text| text.parse().unwrap())
-}
-
-fn assert_nothing_lost(tally: &Tally, what: &str) {
-    eprintln!("{what}: {} good, longest {:?}", tally.good, tally.longest);
-    assert!(tally.bad.is_empty(), "{what}: {:?} of {}", tally.bad, tally.good);
-    assert!(tally.good > PER_SECOND, "{tally:?}");
-}
 
 fn open_tunnels(admin: u16) -> Option<i64> {
     let _ = std::net::TcpStream::connect(("127.0.0.1", admin)).ok()?;

@@ -388,6 +388,14 @@ mod tests {
             [1, 2, 3, 4].map(|n| duplicates.is_duplicate(t(n))),
             [true, true, false, true]
         );
+        let _ = duplicates.on_opened(t(5), &who("n", "c"), None, at(4));
+        assert!(!duplicates.is_duplicate(t(5)), "nobody knows of whom it is");
+    }
+
+    #[test]
+    fn each_policy_has_its_word() {
+        let all = [Policy::Pool, Policy::Supersede, Policy::Reject];
+        assert_eq!(all.map(Policy::label), ["pool", "supersede", "reject"]);
     }
 
     #[test]

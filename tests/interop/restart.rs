@@ -2,21 +2,9 @@
 
 use std::time::Duration;
 
-use crate::kit::load::{Load, Tally};
+use crate::kit::load::{Load, PER_SECOND, Tally, assert_nothing_lost, restarts};
 use crate::kit::{Eddy, pause, stats, wait_for};
 use crate::world::{Eddys, Options, World};
-
-const PER_SECOND: u32 = 500;
-/// As in `tests/restart.rs`.
-fn restarts() -> u32 {
-    std::env::var("EDDY_RESTARTS").map_or(2, |text| text.parse().unwrap())
-}
-
-fn assert_nothing_lost(tally: &Tally, what: &str) {
-    eprintln!("{what}: {} good, longest {:?}", tally.good, tally.longest);
-    assert!(tally.bad.is_empty(), "{what}: {:?} of {}", tally.bad, tally.good);
-    assert!(tally.good > PER_SECOND, "{tally:?}");
-}
 
 fn tunnels(admin: u16) -> Option<i64> {
     let _ = std::net::TcpStream::connect(("127.0.0.1", admin)).ok()?;

@@ -23,6 +23,20 @@ pub(crate) struct Tally {
     pub(crate) longest: Duration,
 }
 
+/// The load under which processes are restarted.
+pub(crate) const PER_SECOND: u32 = 500;
+
+/// How many restarts in a row; the default is for every day.
+pub(crate) fn restarts() -> u32 {
+    std::env::var("EDDY_RESTARTS").map_or(2, |text| text.parse().unwrap())
+}
+
+pub(crate) fn assert_nothing_lost(tally: &Tally, what: &str) {
+    eprintln!("{what}: {} good, longest {:?}", tally.good, tally.longest);
+    assert!(tally.bad.is_empty(), "{what}: {:?} of {}", tally.bad, tally.good);
+    assert!(tally.good > PER_SECOND, "{tally:?}");
+}
+
 /// A load that runs until it is finished.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
