@@ -286,6 +286,20 @@ fn a_renewed_tunnel_whose_replacement_never_comes_is_drained_and_not_cut() {
     panic!("the tunnel stays");
 }
 
+/// What the responder is told of a tunnel's place.
+#[test]
+fn a_place_keeps_its_number_from_dial_to_dial_and_shares_it_with_none() {
+    let mut s = Script::up(2);
+    let index = |s: &Script, letter| s.slot(letter).index();
+    assert_ne!(index(&s, 'a'), index(&s, 'b'));
+    s.at(60_000).closed('a').actions();
+    s.wait_for("backoff").expects(&["dial c h1"]);
+    assert_eq!(index(&s, 'c'), index(&s, 'a'));
+    s.goaway('b').expects(&["dial d h1"]);
+    assert!(index(&s, 'd') != index(&s, 'b') && index(&s, 'd') != index(&s, 'c'));
+    assert!(index(&s, 'd') > 1, "{:?}", s.slot('d'));
+}
+
 #[test]
 fn the_end_of_the_process_ends_also_what_drains_already() {
     let mut s = Script::up(1);
