@@ -102,7 +102,7 @@ impl Listener for OsListener {
 }
 
 /// A socket bound to `addr`. Only listeners of this very process, and of one that it takes over from, share the port:
-/// `probe` asks without `SO_REUSEPORT`, so that another process there is an error and not a silent rival.
+/// the first asks without `SO_REUSEPORT`, so that another process there is an error and not a silent rival.
 fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -135,16 +135,17 @@ impl Network for OsNetwork {
         shares: u16,
         sharing: Sharing,
     ) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
-        if sharing == Sharing::Alone {
-            // SO_REUSEADDR lets two sockets bind; listening is where the kernel says that a port is taken.
-            let probe = bound(addr, false)?;
-            probe.listen(1)?;
-            addr = local_addr(&probe)?;
-        }
         let mut sockets = Vec::new();
-        for _ in 0..shares {
-            let socket = bound(addr, true)?;
+        for share in 0..shares {
+            let first = share == 0;
+            let socket = bound(addr, sharing != Sharing::Alone || !first)?;
+            // SO_REUSEADDR lets two sockets bind; listening is where the kernel says that a port is taken.
             socket.listen(BACKLOG)?;
+            if first {
+                // It stays, because a probe that is closed would reset whoever has connected meanwhile.
+                socket.set_reuse_port(true)?;
+                addr = local_addr(&socket)?;
+            }
             sockets.push(socket.into());
         }
         Ok((addr, sockets))
