@@ -407,10 +407,10 @@ fn every_default_is_documented_as_it_is() {
     for (role, text) in [("Responder", RESPONDER), ("Initiator", INITIATOR)] {
         let documented = documented(role);
         for (key, value) in keys(&parse(text).effective()) {
-            let key = if matches!(&*key, "admin" | "api") {
-                format!("{key}.listen")
-            } else {
-                key
+            let key = match &*key {
+                "admin" | "api" => format!("{key}.listen"),
+                "access_log" => format!("{key}.file"),
+                _ => key,
             };
             let default = documented
                 .get(&*key)

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use eddy_runtime::config::LogFormat;
 
 /// Reverse tunnels for HTTP. An initiator behind NAT dials out to a responder, and the responder sends HTTP
 /// requests back over that connection. Speaks the wire protocol of Envoy's reverse tunnels.
@@ -14,14 +15,13 @@ use clap::{Parser, Subcommand};
 )]
 pub(crate) struct Cli {
     /// What to log: error, warn, info, debug or trace, also by module (`info,eddy_runtime=debug`)
-    #[arg(
-        long,
-        global = true,
-        default_value = "info",
-        env = "EDDY_LOG",
-        value_name = "FILTER"
-    )]
-    pub(crate) log: String,
+    /// [default: `log.filter` of the configuration, or info]
+    #[arg(long, global = true, env = "EDDY_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to write the log: text for people, or json, an object a line
+    /// [default: `log.format` of the configuration, or text]
+    #[arg(long, global = true, env = "EDDY_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
+    pub(crate) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -71,6 +71,10 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    LogFormat::named(text).ok_or("allowed: text, json")
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
-//! Log lines for people, on standard error.
+//! The log, on standard error: lines for people, or JSON.
 
 use std::fmt;
 use std::io::IsTerminal;
 
+use eddy_runtime::admin::Logging;
+use eddy_runtime::config::{LogConfig, LogFormat};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Why there is no log.
@@ -28,18 +33,45 @@ impl fmt::Display for LogError {
     }
 }
 
-/// Starts to log what passes `filter`.
-pub(crate) fn start(filter: &str) -> Result<(), LogError> {
-    let targets: Targets = filter
+impl std::error::Error for LogError {}
+
+/// What the command line says of the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) filter: Option<String>,
+    pub(crate) format: Option<LogFormat>,
+}
+
+impl Wish {
+    /// Starts to log: as the command line says, or as the configuration does, if there is one.
+    pub(crate) fn start(self, config: Option<&LogConfig>) -> Result<Logging, LogError> {
+        let filter = self.filter.or_else(|| config.map(|log| log.filter.clone()));
+        let filter = filter.unwrap_or_else(|| "info".to_owned());
+        let format = self.format.or_else(|| config.map(|log| log.format));
+        let (targets, handle) = reload::Layer::new(parse(&filter)?);
+        let lines = layer().with_writer(std::io::stderr);
+        let lines = match format.unwrap_or_default() {
+            LogFormat::Text => lines
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false)
+                .boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(targets)
+            .with(lines)
+            .try_init()
+            .map_err(LogError::Taken)?;
+        let change = move |text: &str| {
+            let targets: Targets = text.parse().map_err(|why: ParseError| why.to_string())?;
+            handle.reload(targets).map_err(|why| why.to_string())
+        };
+        Ok(Logging::new(filter, change))
+    }
+}
+
+fn parse(filter: &str) -> Result<Targets, LogError> {
+    filter
         .parse()
-        .map_err(|why| LogError::Filter(filter.to_owned(), why))?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    tracing_subscriber::registry()
-        .with(targets)
-        .with(lines)
-        .try_init()
-        .map_err(LogError::Taken)
+        .map_err(|why| LogError::Filter(filter.to_owned(), why))
 }

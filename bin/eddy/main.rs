@@ -1,5 +1,6 @@
 //! `eddy`: reverse tunnels for HTTP that speak Envoy's protocol.
 
+mod access_log;
 mod cli;
 mod logging;
 mod process;
@@ -13,6 +14,7 @@ use eddy_runtime::config::Config;
 use eddy_runtime::responder::Start;
 
 use cli::{Cli, Command};
+use logging::Wish;
 use process::Failure;
 
 /// It ran and failed.
@@ -22,14 +24,17 @@ const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(why) = logging::start(&cli.log) {
-        return complain(WRONG, &why);
-    }
+    let log = Wish {
+        filter: cli.log,
+        format: cli.log_format,
+    };
     let ran = match cli.command {
         Command::Responder { config, take_over } => match Config::load(&config) {
-            Ok(Config::Responder(config)) => {
-                process::responder(config, if take_over { Start::TakeOver } else { Start::Fresh })
-            }
+            Ok(Config::Responder(config)) => process::responder(
+                config,
+                if take_over { Start::TakeOver } else { Start::Fresh },
+                log,
+            ),
             Ok(Config::Initiator(_)) => Err(Failure::Role {
                 file: config,
                 is: "initiator",
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error.into()),
         },
         Command::Initiator { config } => match Config::load(&config) {
-            Ok(Config::Initiator(config)) => process::initiator(config),
+            Ok(Config::Initiator(config)) => process::initiator(config, log),
             Ok(Config::Responder(_)) => Err(Failure::Role {
                 file: config,
                 is: "responder",
@@ -46,8 +51,8 @@ fn main() -> ExitCode {
             }),
             Err(error) => Err(error.into()),
         },
-        Command::Sandbox { workers, port_offset } => sandbox::run(workers, port_offset),
-        Command::Hello { listen } => process::hello(listen),
+        Command::Sandbox { workers, port_offset } => sandbox::run(workers, port_offset, log),
+        Command::Hello { listen } => process::hello(listen, log),
         Command::Check { config } => Config::load(&config).map_err(Failure::from).and_then(|config| {
             let text = config.effective();
             std::io::stdout()

@@ -8,19 +8,24 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use eddy_runtime::admin::{self, Admin, Role};
+use eddy_runtime::admin::{self, Admin, Logging, Role};
 use eddy_runtime::clock::Clock;
-use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
+use eddy_runtime::config::{AccessLogConfig, Config, ConfigError, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
 use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
+use eddy_runtime::record::RecordQueue;
 use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
+
+use crate::access_log;
+use crate::logging::{LogError, Wish};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -37,6 +42,10 @@ pub(crate) enum Failure {
     Start(StartError),
     /// The operating system refused something else that a process needs.
     System { what: &'static str, source: io::Error },
+    /// There is no log.
+    Log(LogError),
+    /// The access log cannot be opened.
+    AccessLog { file: String, source: io::Error },
     /// Standard output is closed.
     Output(io::Error),
     /// A worker ended that should not have.
@@ -46,7 +55,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether the user's input is at fault.
     pub(crate) const fn is_wrong_input(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Role { .. })
+        matches!(self, Self::Config(_) | Self::Role { .. } | Self::Log(_))
     }
 }
 
@@ -64,6 +73,10 @@ impl fmt::Display for Failure {
             }
             Self::Start(error) => error.fmt(f),
             Self::System { what, source } => write!(f, "{what}: {source}"),
+            Self::Log(error) => error.fmt(f),
+            Self::AccessLog { file, source } => {
+                write!(f, "access_log.file: cannot write to {file}: {source}")
+            }
             Self::Output(source) => write!(f, "cannot write to standard output: {source}"),
             Self::Worker(why) => f.write_str(why),
         }
@@ -75,6 +88,12 @@ impl std::error::Error for Failure {}
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
     }
 }
 
@@ -108,6 +127,8 @@ pub(crate) struct Threads {
     running: usize,
     ended: mpsc::UnboundedReceiver<Result<(), Failure>>,
     end: mpsc::UnboundedSender<Result<(), Failure>>,
+    /// Those that write what the workers tell; each ends after them.
+    writers: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
@@ -117,6 +138,7 @@ impl Threads {
             running: 0,
             ended,
             end,
+            writers: Vec::new(),
         }
     }
 
@@ -147,6 +169,35 @@ impl Threads {
         Ok(())
     }
 
+    /// Starts what writes the access log, if there is one.
+    pub(crate) fn start_writer(
+        &mut self,
+        to: Option<&AccessLogConfig>,
+    ) -> Result<Option<RecordQueue>, Failure> {
+        let Some(config) = to else {
+            return Ok(None);
+        };
+        let mut lines = access_log::open(config).map_err(|source| Failure::AccessLog {
+            file: config.file.clone(),
+            source,
+        })?;
+        let (queue, records) = RecordQueue::new(false);
+        let writer = std::thread::Builder::new()
+            .name("access_log".to_owned())
+            .spawn(move || access_log::write(&records, &mut lines))
+            .map_err(system("cannot start a thread"))?;
+        self.writers.push(writer);
+        Ok(Some(queue))
+    }
+
+    /// Waits until what the workers told has been written. They must have ended.
+    fn finish_writing(&mut self) {
+        for writer in self.writers.drain(..) {
+            // One that panicked has nothing more to write.
+            let _ = writer.join();
+        }
+    }
+
     /// Waits until every thread has ended well, or one has not.
     pub(crate) async fn finished(&mut self) -> Result<(), Failure> {
         while self.running > 0 {
@@ -156,6 +207,7 @@ impl Threads {
             self.running -= 1;
             ended?;
         }
+        self.finish_writing();
         Ok(())
     }
 }
@@ -258,17 +310,25 @@ pub(crate) async fn start_responder(
     config: ResponderConfig,
     threads: &mut Threads,
     start: Start,
+    logging: Rc<Logging>,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Responder(config.clone()).effective();
     let (clock, admin_at) = (Clock::start(), config.admin.clone());
-    let (control, seeds) = responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
+    let records = threads.start_writer(config.access_log.as_ref())?;
+    let (control, mut seeds) =
+        responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
     let admin_listener = match &admin_at {
         Some(admin) if start == Start::Fresh => Some(listen("admin.listen", admin.listen).await?),
         Some(_) | None => None,
     };
     tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
+    for seed in &mut seeds {
+        seed.records.clone_from(&records);
+    }
+    drop(records);
     threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
+        logging: Some(logging),
         role: Role::Responder(control),
         clock,
         config: text,
@@ -293,6 +353,7 @@ pub(crate) async fn start_responder(
 pub(crate) async fn start_initiator(
     config: InitiatorConfig,
     threads: &mut Threads,
+    logging: Rc<Logging>,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Initiator(config.clone()).effective();
     let clock = Clock::start();
@@ -304,10 +365,16 @@ pub(crate) async fn start_initiator(
         Some(api) => Some(listen("api.listen", api.listen).await?),
         None => None,
     };
-    let (control, seeds) = initiating::prepare(Arc::new(config), clock, seed()?);
+    let records = threads.start_writer(config.access_log.as_ref())?;
+    let (control, mut seeds) = initiating::prepare(Arc::new(config), clock, seed()?);
     tracing::info!(workers = seeds.len(), "initiator");
+    for seed in &mut seeds {
+        seed.records.clone_from(&records);
+    }
+    drop(records);
     threads.start("initiator", seeds, |seed| initiating::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
+        logging: Some(logging),
         role: Role::Initiator(control),
         clock,
         config: text,
@@ -324,19 +391,21 @@ pub(crate) async fn start_initiator(
 }
 
 /// `eddy responder`.
-pub(crate) fn responder(config: ResponderConfig, start: Start) -> Result<(), Failure> {
+pub(crate) fn responder(config: ResponderConfig, start: Start, log: Wish) -> Result<(), Failure> {
+    let logging = Rc::new(log.start(Some(&config.log))?);
     block_on(async {
         let mut threads = Threads::new();
-        let admin = start_responder(config, &mut threads, start).await?;
+        let admin = start_responder(config, &mut threads, start, logging).await?;
         supervise(&mut threads, || admin.drain()).await
     })?
 }
 
 /// `eddy initiator`.
-pub(crate) fn initiator(config: InitiatorConfig) -> Result<(), Failure> {
+pub(crate) fn initiator(config: InitiatorConfig, log: Wish) -> Result<(), Failure> {
+    let logging = Rc::new(log.start(Some(&config.log))?);
     block_on(async {
         let mut threads = Threads::new();
-        let admin = start_initiator(config, &mut threads).await?;
+        let admin = start_initiator(config, &mut threads, logging).await?;
         supervise(&mut threads, || admin.drain()).await
     })?
 }
@@ -351,7 +420,8 @@ pub(crate) fn hello_of_this_machine() -> Result<Hello, Failure> {
 }
 
 /// `eddy hello`.
-pub(crate) fn hello(addr: SocketAddr) -> Result<(), Failure> {
+pub(crate) fn hello(addr: SocketAddr, log: Wish) -> Result<(), Failure> {
+    log.start(None)?;
     block_on(async {
         let listener = listen("--listen", addr).await?;
         tracing::info!(%addr, "hello");

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use eddy_runtime::admin::Admin;
@@ -11,6 +12,7 @@ use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::Start;
 
+use crate::logging::Wish;
 use crate::process::{self, Failure, Threads};
 
 /// The seed's ports, moved by an offset.
@@ -82,7 +84,8 @@ routes: [{{prefix: /downstream_service, cluster: downstream-service}}]
 }
 
 /// Runs until a signal.
-pub(crate) fn run(workers: u16, port_offset: u16) -> Result<(), Failure> {
+pub(crate) fn run(workers: u16, port_offset: u16, log: Wish) -> Result<(), Failure> {
+    let logging = Rc::new(log.start(None)?);
     process::block_on(async {
         let ports = Ports::with_offset(port_offset);
         let mut threads = Threads::new();
@@ -91,12 +94,13 @@ pub(crate) fn run(workers: u16, port_offset: u16) -> Result<(), Failure> {
         else {
             return Err(Failure::Worker("the sandbox's responder is none".into()));
         };
-        let responder = process::start_responder(config, &mut threads, Start::Fresh).await?;
+        let responder =
+            process::start_responder(config, &mut threads, Start::Fresh, Rc::clone(&logging)).await?;
         let yaml = initiator_yaml(&ports, workers, service);
         let Config::Initiator(config) = Config::parse("sandbox initiator", &yaml)? else {
             return Err(Failure::Worker("the sandbox's initiator is none".into()));
         };
-        let initiator = process::start_initiator(config, &mut threads).await?;
+        let initiator = process::start_initiator(config, &mut threads, logging).await?;
         let up = tokio::time::timeout(Duration::from_secs(5), tunnel_up(&responder)).await;
         if up.is_err() {
             tracing::warn!("the tunnel is not up after 5 s; see what the log says");

@@ -63,4 +63,32 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
         }
     }
+
+    /// What happened, and what usually stands behind it, for people.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "the other end closed the connection: its process ended or was restarted",
+            Self::PeerReset => {
+                "the connection broke: the other process was killed, or something between cut it"
+            }
+            Self::PingTimeout => {
+                "no echo of a ping in time: the initiator is frozen, or the network swallows packets"
+            }
+            Self::Silent => {
+                "nothing heard for too long: the responder is frozen, or the network swallows packets"
+            }
+            Self::UnexpectedBytes => {
+                "bytes that are no ping on an idle tunnel: the initiator is not in order"
+            }
+            Self::HttpPing => {
+                "no answer to an HTTP/2 PING in time: the other end is frozen, or the network is cut"
+            }
+            Self::HttpError => "the other end broke HTTP/2",
+            Self::GoAway => "the other end said goodbye: it drains",
+            Self::Drained => "this end said goodbye, and what ran has ended",
+            Self::HostGone => "the host is no longer configured, or its name no longer leads there",
+            Self::Superseded => "a newer tunnel has taken its place",
+            Self::Shutdown => "this process ends",
+        }
+    }
 }

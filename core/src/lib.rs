@@ -5,8 +5,9 @@
 //! failing history and a simulation can replay one.
 //!
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
-//! The responder: [`registry`], [`cache`], [`departures`], [`router`]. Both: [`stats`].
+//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`].
 
+pub mod absences;
 pub mod address;
 pub mod backoff;
 pub mod cache;
@@ -17,6 +18,7 @@ pub mod dialer;
 pub mod duplicates;
 pub mod goaway;
 pub mod handshake;
+pub mod histogram;
 pub mod identity;
 pub mod instance;
 pub mod keepalive;
@@ -25,3 +27,5 @@ pub mod rng;
 pub mod router;
 pub mod stats;
 pub mod time;
+pub mod timings;
+pub mod traceparent;

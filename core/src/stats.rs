@@ -47,6 +47,16 @@ pub enum Hop {
     Service,
 }
 
+impl Hop {
+    /// The hop in one word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Service => "service",
+        }
+    }
+}
+
 /// What is counted of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Http {
@@ -96,6 +106,12 @@ pub enum Name {
     ClusterTunnels(Option<WorkerId>, ClusterId),
     /// A responder's tunnels of one node in one cluster.
     IdentityTunnels(ClusterId, NodeId),
+    /// How many different identities' nodes have a tunnel on any worker.
+    Nodes,
+    /// How many different clusters have a tunnel on any worker.
+    Clusters,
+    /// Lines of the access log that were dropped.
+    AccessLogDropped,
     /// How many different nodes have a tunnel on a worker.
     TotalNodes(WorkerId),
     /// How many different clusters have a tunnel on a worker.
@@ -161,6 +177,9 @@ impl Name {
                     escape(cluster.as_str(), ':', |_, _| true)
                 )
             }
+            Self::Nodes => "reverse_tunnel.nodes".into(),
+            Self::Clusters => "reverse_tunnel.clusters".into(),
+            Self::AccessLogDropped => "access_log.dropped".into(),
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
             Self::Handshake(outcome) => format!("reverse_tunnel.handshake.{outcome}"),
@@ -172,10 +191,7 @@ impl Name {
             Self::Open => "reverse_tunnel.open".into(),
             Self::Closed(why) => format!("reverse_tunnel.closed.{}", why.label()),
             Self::Http(hop, http) => {
-                let hop = match hop {
-                    Hop::Egress => "egress",
-                    Hop::Service => "service",
-                };
+                let hop = hop.label();
                 match http {
                     Http::Requests => format!("{hop}.requests"),
                     Http::InFlight => format!("{hop}.in_flight"),
@@ -207,6 +223,9 @@ impl Name {
             | Self::ClusterTunnels(..)
             | Self::Handshake(_)
             | Self::Ping(_)
+            | Self::Nodes
+            | Self::Clusters
+            | Self::AccessLogDropped
             | Self::Duplicates
             | Self::Opened
             | Self::Open

@@ -77,6 +77,9 @@ fn name() -> impl Strategy<Value = Name> {
 fn plain_names() -> Vec<Name> {
     let mut names = vec![
         Name::Duplicates,
+        Name::Nodes,
+        Name::Clusters,
+        Name::AccessLogDropped,
         Name::Opened,
         Name::Open,
         Name::Handshake("accepted"),

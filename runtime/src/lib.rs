@@ -12,5 +12,6 @@ mod http;
 pub mod initiator;
 mod latch;
 pub mod net;
+pub mod record;
 pub mod report;
 pub mod responder;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use eddy_core::identity::Identity;
 use eddy_core::stats::Sheet;
 use eddy_core::time::Instant;
+use eddy_core::timings::Timings;
 use serde::Serialize;
 
 /// One worker's answer.
@@ -12,6 +13,8 @@ use serde::Serialize;
 pub struct Report {
     /// Its numbers.
     pub stats: Sheet,
+    /// How long things took.
+    pub timings: Timings,
     /// Its tunnels.
     pub tunnels: Vec<TunnelLine>,
     /// The tunnels that it lost lately, the oldest first.
@@ -40,8 +43,13 @@ pub struct TunnelLine {
     pub since_unix_ms: u64,
     /// How long it has been in this state.
     pub for_seconds: f64,
+    /// How long it has been open.
+    pub open_seconds: f64,
     /// Requests on it now.
     pub streams: u32,
+    /// What the peer calls it, if it says so: an initiator does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_tunnel: Option<String>,
     /// Which process the initiator is, and which tunnel of it, if it says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,

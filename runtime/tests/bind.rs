@@ -1,6 +1,10 @@
 //! Who connects while a process takes its port is heard, and a second process there is refused.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test, with a thread of its own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test, with a thread of its own"
+)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -3,6 +3,7 @@
 
 mod drain;
 mod explain;
+mod logging;
 mod metrics;
 mod text;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use eddy_core::closed::PER_IDENTITY;
 use eddy_core::stats::Sheet;
+use eddy_core::timings::Timings;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -27,6 +29,8 @@ use crate::config::{NodeConfig, StatsConfig};
 use crate::net::{Listener, Network};
 use crate::report::{ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
+
+pub use self::logging::Logging;
 
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,6 +55,8 @@ pub struct Admin<N: Network> {
     pub config: String,
     /// Set by [`Admin::drain`].
     pub draining: Cell<bool>,
+    /// What is logged, if that can be changed.
+    pub logging: Option<Rc<Logging>>,
 }
 
 impl<N: Network> Admin<N> {
@@ -215,6 +221,8 @@ GET /explain        ?node=ID or ?cluster=ID: which tunnel the next request takes
 POST /drain         end: say goodbye to every peer, finish what runs, exit; as SIGTERM does
                       ?node=ID, ?cluster=ID, ?tenant=ID, ?tunnel=ID   only those tunnels: the initiator dials others
                       in their place, and the process goes on
+GET /logging        what is logged
+POST /logging       ?level=FILTER: log that from now on; as --log does
 GET /help           this
 ";
 
@@ -232,14 +240,16 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
             | "/tunnels"
             | "/explain"
             | "/drain"
+            | "/logging"
     ) {
         return plain(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{HELP}"));
     }
-    let (fits, verb, allowed) = if path == "/drain" {
-        (*request.method() == Method::POST, "POST", "POST")
-    } else {
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        (reads, "GET", "GET, HEAD")
+    let posts = *request.method() == Method::POST;
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (fits, verb, allowed) = match path {
+        "/drain" => (posts, "POST", "POST"),
+        "/logging" => (posts || reads, "GET and POST", "GET, HEAD, POST"),
+        _ => (reads, "GET", "GET, HEAD"),
     };
     if !fits {
         let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("{path} answers {verb}\n"));
@@ -256,6 +266,7 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
         "/server_info" => server_info(admin),
         "/config_dump" => plain(StatusCode::OK, admin.config.clone()),
         "/tunnels" => tunnels(admin).await,
+        "/logging" => logging::answer(admin, request.method(), request.uri()),
         "/explain" => explained(admin, request.uri()).await,
         _ => plain(StatusCode::OK, HELP),
     }
@@ -276,7 +287,9 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
 }
 
 async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
-    let sheet = sum(&admin.reports().await);
+    let reports = admin.reports().await;
+    let mut timings = Timings::default();
+    reports.iter().for_each(|report| timings.merge(&report.timings));
     let node = admin.node();
     let about = metrics::About {
         role: admin.role_label(),
@@ -286,7 +299,7 @@ async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
         draining: admin.draining.get(),
         max_series: admin.stats_config().max_series,
     };
-    match metrics::render(&about, &sheet) {
+    match metrics::render(&about, &sum(&reports), &timings) {
         Ok(page) => {
             let mut answer = plain(StatusCode::OK, page);
             let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

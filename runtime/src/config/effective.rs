@@ -6,7 +6,7 @@ use eddy_core::router::Names;
 
 use super::initiator::{DialConfig, LivenessConfig, ServicesConfig};
 use super::responder::{EgressConfig, ListenConfig};
-use super::shared::{Http2Config, NodeConfig, StatsConfig};
+use super::shared::{AccessLogConfig, Http2Config, LogConfig, NodeConfig, StatsConfig};
 use super::value::Text;
 use super::{InitiatorConfig, ResponderConfig};
 
@@ -16,6 +16,7 @@ pub(super) fn responder(config: &ResponderConfig) -> String {
     page.entry("workers", config.workers);
     page.listen("admin", config.admin.as_ref().map(|admin| &admin.listen));
     page.stats(&config.stats);
+    page.logs(&config.log, config.access_log.as_ref());
     page.tunnels(&config.tunnels);
     page.egress(&config.egress);
     page.entry("drain_timeout", Text(config.drain_timeout));
@@ -29,6 +30,7 @@ pub(super) fn initiator(config: &InitiatorConfig) -> String {
     page.listen("admin", config.admin.as_ref().map(|admin| &admin.listen));
     page.listen("api", config.api.as_ref().map(|api| &api.listen));
     page.stats(&config.stats);
+    page.logs(&config.log, config.access_log.as_ref());
     page.section("tunnels", |page| {
         for tunnel in &config.tunnels {
             page.item(|page| {
@@ -124,6 +126,17 @@ impl Page {
             page.entry("detailed", stats.detailed);
             page.entry("max_series", stats.max_series);
         });
+    }
+
+    fn logs(&mut self, log: &LogConfig, access_log: Option<&AccessLogConfig>) {
+        self.section("log", |page| {
+            page.entry("filter", scalar(&log.filter));
+            page.entry("format", log.format.label());
+        });
+        match access_log {
+            Some(log) => self.section("access_log", |page| page.entry("file", quoted(&log.file))),
+            None => self.entry("access_log", "null"),
+        }
     }
 
     fn http2(&mut self, http2: &Http2Config) {

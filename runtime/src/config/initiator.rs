@@ -11,8 +11,8 @@ use super::error::{Fault, Problem};
 use super::responder::DEFAULT_PATH;
 use super::section::{Item, Section, Unique};
 use super::shared::{
-    AdminConfig, ApiConfig, Http2Config, LONGEST, Listens, NodeConfig, StatsConfig, drain_timeout, millis,
-    or_none, positive, secs, workers,
+    AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig,
+    StatsConfig, drain_timeout, millis, or_none, positive, secs, workers,
 };
 use super::value;
 
@@ -22,6 +22,8 @@ const KEYS: &[&str] = &[
     "admin",
     "api",
     "stats",
+    "log",
+    "access_log",
     "tunnels",
     "clusters",
     "routes",
@@ -42,6 +44,10 @@ pub struct InitiatorConfig {
     pub admin: Option<AdminConfig>,
     /// How its stats are named.
     pub stats: StatsConfig,
+    /// What is logged.
+    pub log: LogConfig,
+    /// Where requests are told, if they are.
+    pub access_log: Option<AccessLogConfig>,
     /// The endpoint for questions about its tunnels, if there is one.
     pub api: Option<ApiConfig>,
     /// Which tunnels it holds open.
@@ -191,6 +197,8 @@ impl InitiatorConfig {
             workers,
             admin,
             stats,
+            log: LogConfig::read(&root)?,
+            access_log: AccessLogConfig::read(&root)?,
             api,
             tunnels: tunnels(&root.required("tunnels")?, &clusters)?,
             routes: routes(&root.required("routes")?, &clusters)?,

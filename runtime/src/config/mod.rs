@@ -22,7 +22,9 @@ pub use self::initiator::{
     ServicesConfig, TunnelConfig,
 };
 pub use self::responder::{EgressConfig, EgressRoute, HostIdHeader, ListenConfig, ResponderConfig};
-pub use self::shared::{AdminConfig, ApiConfig, Http2Config, NodeConfig, StatsConfig};
+pub use self::shared::{
+    AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LogConfig, LogFormat, NodeConfig, StatsConfig,
+};
 pub use eddy_core::router::Names;
 
 /// What reads a strict YAML document of any kind and blames file, line and key: other formats that embed a

@@ -10,8 +10,8 @@ use eddy_core::router::Names;
 use super::error::{Fault, Problem};
 use super::section::{Item, Section, Unique};
 use super::shared::{
-    AdminConfig, Http2Config, LONGEST, Listens, NodeConfig, StatsConfig, drain_timeout, millis, or_none,
-    positive, secs, workers,
+    AccessLogConfig, AdminConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig, StatsConfig,
+    drain_timeout, millis, or_none, positive, secs, workers,
 };
 use super::value;
 
@@ -23,6 +23,8 @@ const KEYS: &[&str] = &[
     "workers",
     "admin",
     "stats",
+    "log",
+    "access_log",
     "tunnels",
     "egress",
     "drain_timeout",
@@ -39,6 +41,10 @@ pub struct ResponderConfig {
     pub admin: Option<AdminConfig>,
     /// How its stats are named.
     pub stats: StatsConfig,
+    /// What is logged.
+    pub log: LogConfig,
+    /// Where requests are told, if they are.
+    pub access_log: Option<AccessLogConfig>,
     /// Where tunnels come in.
     pub tunnels: ListenConfig,
     /// Where requests come in.
@@ -132,6 +138,8 @@ impl ResponderConfig {
             workers,
             admin,
             stats,
+            log: LogConfig::read(&root)?,
+            access_log: AccessLogConfig::read(&root)?,
             tunnels,
             egress,
             drain_timeout: drain_timeout(&root)?,

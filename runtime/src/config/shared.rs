@@ -51,6 +51,49 @@ pub struct StatsConfig {
     pub max_series: u32,
 }
 
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// What: levels, also by module.
+    pub filter: String,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// How lines of the log are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl LogFormat {
+    /// The format in one word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+
+    /// The format of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Text, Self::Json]
+            .into_iter()
+            .find(|format| format.label() == name)
+    }
+}
+
+/// Where a line is written for each request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLogConfig {
+    /// The file, which is appended to; `-` is standard output.
+    pub file: String,
+}
+
 /// The HTTP/2 connection inside a tunnel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http2Config {
@@ -98,6 +141,27 @@ impl StatsConfig {
             detailed: stats.flag("detailed", false)?,
             max_series: stats.number("max_series", 10_000, 0..=u32::MAX)?,
         })
+    }
+}
+
+impl LogConfig {
+    pub(super) fn read(root: &Section<'_>) -> Result<Self, Fault> {
+        let log = root.section("log", &["filter", "format"])?;
+        Ok(Self {
+            filter: log.text("filter", "info".to_owned(), value::log_filter)?,
+            format: log.text("format", LogFormat::Text, value::log_format)?,
+        })
+    }
+}
+
+impl AccessLogConfig {
+    pub(super) fn read(root: &Section<'_>) -> Result<Option<Self>, Fault> {
+        let Some(item) = root.optional("access_log") else {
+            return Ok(None);
+        };
+        let file = item.section(&["file"])?.required("file")?;
+        let file = file.text(value::file)?;
+        Ok(Some(Self { file }))
     }
 }
 

@@ -10,6 +10,7 @@ use eddy_core::identity::{ClusterId, ClusterName, NodeId, TenantId};
 use hyper::header::HeaderName;
 
 use super::error::Problem;
+use super::shared::LogFormat;
 use super::{HostPort, Protocol};
 
 /// The longest path or path prefix, in bytes (wire.md 13).
@@ -185,6 +186,30 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, Problem> {
         "h2" => Ok(Protocol::H2),
         _ => form(text, "is no protocol; allowed: h1, h2"),
     }
+}
+
+/// What is logged, as `--log` says it.
+pub(super) fn log_filter(text: &str) -> Result<String, Problem> {
+    match text.parse::<tracing_subscriber::filter::Targets>() {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(_) | Err(_) => form(
+            text,
+            "is no filter; allowed: error, warn, info, debug, trace, off, or MODULE=LEVEL, with commas between",
+        ),
+    }
+}
+
+/// How lines of the log are written.
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {
+    LogFormat::named(text).map_or_else(|| form(text, "is no format; allowed: text, json"), Ok)
+}
+
+/// A file to write to.
+pub(super) fn file(text: &str) -> Result<String, Problem> {
+    if text.is_empty() || text.contains('\0') {
+        return form(text, "is no file; give a path, or - for standard output");
+    }
+    Ok(text.to_owned())
 }
 
 /// What becomes of several processes under one node id.

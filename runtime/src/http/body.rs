@@ -1,6 +1,8 @@
 //! Bodies of answers: our own short texts, or what streams in, with something that ends with the stream.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 pub(crate) enum Question {
     /// What the client sends, never held whole.
     Stream(Incoming),
+    /// The same, and somebody wants to know how much there was.
+    Counted(Incoming, Arc<AtomicU64>),
     /// What can be sent again.
     Whole(Whole),
 }
@@ -32,6 +36,16 @@ impl From<Collected<Bytes>> for Whole {
     }
 }
 
+impl Question {
+    /// What a client sends; `count` is told how much, if there is one.
+    pub(crate) fn of(body: Incoming, count: Option<&Arc<AtomicU64>>) -> Self {
+        match count {
+            Some(count) => Self::Counted(body, Arc::clone(count)),
+            None => Self::Stream(body),
+        }
+    }
+}
+
 impl Body for Question {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -42,6 +56,13 @@ impl Body for Question {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Stream(from) => Pin::new(from).poll_frame(cx),
+            Self::Counted(from, count) => {
+                let frame = std::task::ready!(Pin::new(from).poll_frame(cx));
+                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                    count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(frame)
+            }
             Self::Whole(whole) if !whole.data.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
             }
@@ -56,14 +77,14 @@ impl Body for Question {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Stream(from) => from.is_end_stream(),
+            Self::Stream(from) | Self::Counted(from, _) => from.is_end_stream(),
             Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Stream(from) => from.size_hint(),
+            Self::Stream(from) | Self::Counted(from, _) => from.size_hint(),
             Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
         }
     }
@@ -71,6 +92,8 @@ impl Body for Question {
 
 /// Follows a streamed body. Dropping it ends what the body keeps busy.
 pub(crate) trait Follow {
+    /// So many bytes more have gone.
+    fn passed(&mut self, bytes: usize);
     /// The body came to its end.
     fn finished(&mut self);
     /// The body broke off.
@@ -121,6 +144,9 @@ impl<F: Follow + Unpin> Body for Answer<F> {
             }
             Self::Stream { from, follow } => {
                 let frame = std::task::ready!(Pin::new(&mut *from).poll_frame(cx));
+                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                    follow.passed(data.len());
+                }
                 match &frame {
                     None => follow.finished(),
                     Some(Err(_)) => follow.broken(),

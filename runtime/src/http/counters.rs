@@ -1,14 +1,25 @@
 //! What one worker counts of its requests. Plain cells: a worker is one thread, and nobody else writes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
+use eddy_core::rng::Rng;
 use eddy_core::router::Refusal;
 use eddy_core::stats::{Hop, Http, Name, Sheet};
+use eddy_core::time::Instant;
+use eddy_core::timings::{Outcome, Timing, Timings};
+use hyper::StatusCode;
+
+use crate::clock::Clock;
+use crate::record::{Record, Recorder};
 
 /// The numbers of one hop.
 #[derive(Debug)]
 pub(crate) struct Counters {
     hop: Hop,
+    clock: Clock,
+    /// What is told of single requests.
+    pub(crate) recorder: Recorder,
+    durations: RefCell<Timings>,
     pub(crate) requests: Cell<u64>,
     pub(crate) in_flight: Cell<u64>,
     pub(crate) truncated: Cell<u64>,
@@ -24,9 +35,13 @@ pub(crate) fn increase(cell: &Cell<u64>) {
 }
 
 impl Counters {
-    pub(crate) fn new(hop: Hop) -> Self {
+    /// `rng` is of these numbers' own.
+    pub(crate) fn new(hop: Hop, clock: Clock, rng: Rng) -> Self {
         Self {
             hop,
+            clock,
+            recorder: Recorder::new(hop.label(), rng),
+            durations: RefCell::default(),
             requests: Cell::default(),
             in_flight: Cell::default(),
             truncated: Cell::default(),
@@ -38,17 +53,25 @@ impl Counters {
         }
     }
 
-    pub(crate) fn refuse(&self, why: Refusal) {
+    fn refuse(&self, why: Refusal) {
         increase(&self.refused[why as usize]);
     }
 
-    pub(crate) fn respond(&self, status: hyper::StatusCode) {
+    fn respond(&self, status: StatusCode) {
         if let Some(class) = self.responses.get(usize::from(status.as_u16() / 100)) {
             increase(class);
         }
     }
 
+    /// How long requests took.
+    pub(crate) fn durations(&self) -> Timings {
+        self.durations.borrow().clone()
+    }
+
     pub(crate) fn fill(&self, sheet: &mut Sheet) {
+        if let Some(dropped) = self.recorder.dropped() {
+            sheet.add(Name::AccessLogDropped, dropped);
+        }
         let mut put = |what, cell: &Cell<u64>| sheet.add(Name::Http(self.hop, what), cell.get());
         put(Http::Requests, &self.requests);
         put(Http::InFlight, &self.in_flight);
@@ -67,33 +90,93 @@ impl Counters {
     }
 }
 
+/// How far a request has come.
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// It has no answer yet.
+    Waiting,
+    /// Its answer of the service is on its way.
+    Answering(StatusCode),
+    /// It has ended so.
+    Ended(Outcome),
+}
+
 /// A request that has come and not ended; says how it ended when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Running<C: AsRef<Counters>> {
     counters: C,
-    ended: bool,
+    began: Instant,
+    progress: Progress,
+    record: Option<Box<Record>>,
 }
 
 impl<C: AsRef<Counters>> Running<C> {
-    pub(crate) fn new(counters: C) -> Self {
+    /// `record` is what is to be told of it, if anything is.
+    pub(crate) fn new(counters: C, record: Option<Box<Record>>) -> Self {
         let numbers = counters.as_ref();
         increase(&numbers.requests);
         increase(&numbers.in_flight);
+        let began = numbers.clock.now();
         Self {
             counters,
-            ended: false,
+            began,
+            progress: Progress::Waiting,
+            record,
+        }
+    }
+
+    /// When it came.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// What is told of it, if anything is.
+    pub(crate) fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_deref_mut()
+    }
+
+    /// The service has answered.
+    pub(crate) fn respond(&mut self, status: StatusCode) {
+        self.counters.as_ref().respond(status);
+        self.progress = Progress::Answering(status);
+        if let Some(record) = self.record() {
+            record.status = Some(status.as_u16());
+        }
+    }
+
+    /// Eddy answers itself.
+    pub(crate) fn refuse(&mut self, why: Refusal) {
+        self.counters.as_ref().refuse(why);
+        self.progress = Progress::Ended(Outcome::Refused);
+        if let Some(record) = self.record() {
+            record.status = Some(why.status());
+            record.reason = Some(why.label());
+        }
+    }
+
+    /// So much more of the answer's body was passed on.
+    pub(crate) fn pass(&mut self, bytes: usize) {
+        if let Some(record) = self.record() {
+            record.response_bytes += bytes as u64;
         }
     }
 
     /// The request has its whole answer.
     pub(crate) fn end(&mut self) {
-        self.ended = true;
+        if let Progress::Answering(status) = self.progress {
+            let failed = status.is_server_error();
+            self.progress = Progress::Ended(if failed {
+                Outcome::Failed
+            } else {
+                Outcome::Answered
+            });
+        }
     }
 
     /// The answer broke off in its body.
     pub(crate) fn truncate(&mut self) {
-        if !self.ended {
-            self.ended = true;
+        if !matches!(self.progress, Progress::Ended(_)) {
+            self.progress = Progress::Ended(Outcome::Truncated);
             increase(&self.counters.as_ref().truncated);
         }
     }
@@ -103,8 +186,22 @@ impl<C: AsRef<Counters>> Drop for Running<C> {
     fn drop(&mut self) {
         let numbers = self.counters.as_ref();
         numbers.in_flight.set(numbers.in_flight.get().saturating_sub(1));
-        if !self.ended {
-            increase(&numbers.client_gone);
+        let outcome = match self.progress {
+            Progress::Ended(outcome) => outcome,
+            Progress::Waiting | Progress::Answering(_) => {
+                increase(&numbers.client_gone);
+                Outcome::ClientGone
+            }
+        };
+        let took = numbers.clock.now() - self.began;
+        numbers
+            .durations
+            .borrow_mut()
+            .record(Timing::Request(numbers.hop, outcome), took);
+        if let Some(mut record) = self.record.take() {
+            record.took = took;
+            record.outcome = outcome;
+            numbers.recorder.end(*record);
         }
     }
 }

@@ -8,7 +8,8 @@ use eddy_core::dialer::DialFailure;
 use eddy_core::handshake::request::Offer;
 use eddy_core::handshake::response::{self, Rejection};
 use eddy_core::handshake::{Mode, Parsed};
-use eddy_core::identity::ClusterName;
+use eddy_core::identity::{ClusterName, TunnelId};
+use eddy_core::timings::Timing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Berth, Worker, tunnel};
@@ -26,11 +27,13 @@ pub(super) async fn run<N: Network>(
     host: SocketAddr,
     drain: Latch,
 ) {
-    match shake_hands(&worker, berth, &cluster, host).await {
+    let (tunnel, began) = (worker.next_tunnel(), worker.clock.now());
+    match shake_hands(&worker, berth, tunnel, &cluster, host).await {
         Ok((stream, leftover)) => {
+            worker.time(Timing::Dial, began);
             *worker.succeeded.borrow_mut().entry(cluster).or_default() += 1;
             worker.tell(berth, |dialer, now, slot| dialer.on_established(now, slot));
-            let why = tunnel::run(&worker, berth, host, stream, leftover, drain).await;
+            let why = tunnel::run(&worker, berth, tunnel, host, stream, leftover, drain).await;
             worker.tasks.borrow_mut().remove(&berth);
             worker.tell(berth, |dialer, now, slot| dialer.on_closed(now, slot, why));
         }
@@ -47,6 +50,7 @@ pub(super) async fn run<N: Network>(
 async fn shake_hands<N: Network>(
     worker: &Worker<N>,
     berth: Berth,
+    tunnel: TunnelId,
     cluster: &ClusterName,
     host: SocketAddr,
 ) -> Result<(N::Stream, Vec<u8>), DialFailure> {
@@ -67,7 +71,7 @@ async fn shake_hands<N: Network>(
             upstream_cluster: cluster,
             initiation_time_ms: u64::try_from(worker.net.wall().as_millis()).unwrap_or(u64::MAX),
             worker: worker.id,
-            connection: worker.serial.get(),
+            connection: tunnel.serial,
             instance: Some(worker.instance(berth)),
         };
         offer.encode()

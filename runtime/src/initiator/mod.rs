@@ -5,6 +5,7 @@
 
 mod dial;
 mod names;
+mod report;
 mod serve;
 mod services;
 mod tunnel;
@@ -26,8 +27,9 @@ use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
 use eddy_core::instance::{self, Instance};
 use eddy_core::rng::Rng;
 use eddy_core::router::Prefixes;
-use eddy_core::stats::{DialState, Hop, Name, Ping, Sheet};
+use eddy_core::stats::Hop;
 use eddy_core::time::{Deadline, Instant};
+use eddy_core::timings::{Timing, Timings};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -36,7 +38,8 @@ use crate::config::InitiatorConfig;
 use crate::http::counters::Counters;
 use crate::latch::Latch;
 use crate::net::Network;
-use crate::report::{Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
+use crate::record::RecordQueue;
+use crate::report::Report;
 use crate::responder::Selection;
 
 /// What a worker is told.
@@ -64,6 +67,8 @@ pub struct Seed {
     clock: Clock,
     rng: Rng,
     nonce: u64,
+    /// Where it tells of requests, if it is to.
+    pub records: Option<RecordQueue>,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -127,6 +132,7 @@ pub fn prepare(config: Arc<InitiatorConfig>, clock: Clock, seed: u64) -> (Contro
         clock,
         rng: rng.fork(),
         nonce,
+        records: None,
     });
     let seeds = seeds.collect();
     (Control { config, workers }, seeds)
@@ -156,7 +162,8 @@ struct Up {
     host: SocketAddr,
     state: &'static str,
     since: Instant,
-    streams: Rc<Cell<u32>>,
+    opened: Instant,
+    carrier: Rc<serve::Carrier>,
 }
 
 /// One worker while it runs.
@@ -183,6 +190,7 @@ struct Worker<N: Network> {
     stale: mpsc::UnboundedSender<ClusterName>,
     routes: Prefixes<serve::Route<N>>,
     http: Counters,
+    timings: RefCell<Timings>,
     draining: Cell<bool>,
 }
 
@@ -202,11 +210,14 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
         clock,
         rng,
         nonce,
+        records,
     } = seed;
     if let Some(stale) = resolver {
         tokio::task::spawn_local(names::run(net.clone(), Arc::clone(&config), workers, stale));
     }
-    let worker = Rc::new(Worker::new(net, id, config, clock, rng, nonce, stale));
+    let mut worker = Worker::new(net, id, config, clock, rng, nonce, stale);
+    worker.http.recorder.tell(records);
+    let worker = Rc::new(worker);
     loop {
         while let Some((lane, action)) = worker.next_action() {
             worker.perform(lane, action);
@@ -236,6 +247,7 @@ impl<N: Network> Worker<N> {
         nonce: u64,
         stale: mpsc::UnboundedSender<ClusterName>,
     ) -> Self {
+        let ids = rng.clone().fork();
         let dial = &config.dial;
         let policy = DialerPolicy {
             backoff: BackoffPolicy {
@@ -273,7 +285,8 @@ impl<N: Network> Worker<N> {
             serial: Cell::default(),
             nonce,
             stale,
-            http: Counters::new(Hop::Service),
+            http: Counters::new(Hop::Service, clock, ids),
+            timings: RefCell::default(),
             draining: Cell::default(),
         }
     }
@@ -442,118 +455,17 @@ impl<N: Network> Worker<N> {
         self.changed.notify_one();
     }
 
+    /// Counts how long something took that began then.
+    fn time(&self, what: Timing, began: Instant) {
+        let took = self.clock.now() - began;
+        self.timings.borrow_mut().record(what, took);
+    }
+
     fn next_tunnel(&self) -> TunnelId {
         self.serial.set(self.serial.get() + 1);
         TunnelId {
             named_by: self.id,
             serial: self.serial.get(),
-        }
-    }
-
-    fn report(&self) -> Report {
-        let calendar = Calendar {
-            now: self.clock.now(),
-            wall: self.net.wall(),
-        };
-        let tunnels = self.tunnels.borrow();
-        let tunnels = tunnels.iter().map(|(id, up)| TunnelLine {
-            id: id.to_string(),
-            identity: (&*up.identity).into(),
-            host: up.host.to_string(),
-            worker: self.id.to_string(),
-            state: up.state,
-            since_unix_ms: calendar.unix_ms(up.since),
-            for_seconds: calendar.ago(up.since),
-            streams: up.streams.get(),
-            instance: Some(self.instance(up.berth).to_string()),
-            is_duplicate: false,
-        });
-        let log = self.closed.borrow();
-        let closed = log.iter().map(|gone| ClosedLine {
-            id: gone.tunnel.to_string(),
-            identity: (&*gone.identity).into(),
-            at_unix_ms: calendar.unix_ms(gone.at),
-            lived_seconds: round(gone.lived),
-            reason: gone.why.label(),
-        });
-        Report {
-            stats: self.stats(),
-            tunnels: tunnels.collect(),
-            closed: closed.collect(),
-            streams: Vec::new(),
-            hosts: self.hosts(calendar.now),
-        }
-    }
-
-    fn hosts(&self, now: Instant) -> Vec<HostLine> {
-        let lanes = self.lanes.borrow();
-        let views = lanes.iter().flat_map(|lane| lane.dialer.hosts());
-        let lines = views.map(|view| HostLine {
-            cluster: view.cluster.to_string(),
-            host: view.host.to_string(),
-            worker: self.id.to_string(),
-            connected: view.connected,
-            connecting: view.connecting,
-            backing_off: view.backing_off,
-            draining: view.draining,
-            failures: view
-                .failures
-                .iter()
-                .map(|(why, n)| ((*why).to_owned(), *n))
-                .collect(),
-            next_dial_in_seconds: view.next_attempt.map(|at| round(at - now)),
-        });
-        lines.collect()
-    }
-
-    fn stats(&self) -> Sheet {
-        let mut sheet = Sheet::default();
-        if self.config.stats.detailed {
-            for lane in &*self.lanes.borrow() {
-                fill_lane(&mut sheet, lane, self.id);
-            }
-        }
-        for (cluster, count) in &*self.succeeded.borrow() {
-            sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), *count);
-        }
-        for ((cluster, reason), count) in &*self.failed.borrow() {
-            sheet.add(
-                Name::HandshakeFailed(self.id, cluster.clone(), reason.clone()),
-                *count,
-            );
-        }
-        sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
-        sheet.add(Name::Opened, self.opened.get());
-        sheet.add(Name::Open, self.tunnels.borrow().len() as u64);
-        for (why, count) in self.closed.borrow().by_reason() {
-            sheet.add(Name::Closed(*why), *count);
-        }
-        self.http.fill(&mut sheet);
-        sheet
-    }
-}
-
-fn fill_lane(sheet: &mut Sheet, lane: &Lane, worker: WorkerId) {
-    for view in lane.dialer.hosts() {
-        let states = [
-            (DialState::Connecting, view.connecting),
-            (DialState::Connected, view.connected),
-            (DialState::Backoff, view.backing_off),
-            (DialState::Draining, view.draining),
-        ];
-        for (state, count) in states {
-            // The total appears with the host; a worker's line only where the worker has a share.
-            let here = view.connecting + view.connected + view.backing_off + view.draining > 0;
-            for on in [Some(worker).filter(|_| here).map(Some), Some(None)]
-                .into_iter()
-                .flatten()
-            {
-                sheet.add(Name::HostTunnels(on, view.host, state), u64::from(count));
-                sheet.add(
-                    Name::UpstreamTunnels(on, view.cluster.clone(), state),
-                    u64::from(count),
-                );
-            }
         }
     }
 }

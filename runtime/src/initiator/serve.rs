@@ -1,9 +1,12 @@
 //! One request out of a tunnel: which service gets it, and what goes back.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::router::{Prefixes, Refusal};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -14,7 +17,7 @@ use super::Worker;
 use super::services::{Return, ServiceError, Services};
 use crate::clock::Clock;
 use crate::config::{InitiatorConfig, Protocol};
-use crate::http::body::{Answer, Follow};
+use crate::http::body::{Answer, Follow, Question};
 use crate::http::counters::{Counters, Running};
 use crate::http::hygiene;
 use crate::net::Network;
@@ -56,19 +59,31 @@ impl<N: Network> AsRef<Counters> for Numbers<N> {
     }
 }
 
+/// A tunnel as its requests see it.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    pub(super) tunnel: TunnelId,
+    pub(super) identity: Arc<Identity>,
+    pub(super) host: SocketAddr,
+    /// Requests on it now.
+    pub(super) streams: Cell<u32>,
+}
+
 /// A request that its tunnel carries.
-struct OnTunnel(Rc<Cell<u32>>);
+struct OnTunnel(Rc<Carrier>);
 
 impl OnTunnel {
-    fn new(streams: Rc<Cell<u32>>) -> Self {
+    fn new(carrier: Rc<Carrier>) -> Self {
+        let streams = &carrier.streams;
         streams.set(streams.get() + 1);
-        Self(streams)
+        Self(carrier)
     }
 }
 
 impl Drop for OnTunnel {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let streams = &self.0.streams;
+        streams.set(streams.get() - 1);
     }
 }
 
@@ -80,6 +95,10 @@ pub(super) struct Following<N: Network> {
 }
 
 impl<N: Network> Follow for Following<N> {
+    fn passed(&mut self, bytes: usize) {
+        self.running.pass(bytes);
+    }
+
     fn finished(&mut self) {
         self.running.end();
         if let Some(back) = self.back.take() {
@@ -95,17 +114,27 @@ impl<N: Network> Follow for Following<N> {
 /// Answers one request.
 pub(super) async fn serve<N: Network>(
     worker: Rc<Worker<N>>,
-    streams: Rc<Cell<u32>>,
-    request: Request<Incoming>,
+    carrier: Rc<Carrier>,
+    mut request: Request<Incoming>,
 ) -> Response<Answer<Following<N>>> {
-    let on_tunnel = OnTunnel::new(streams);
-    let mut running = Running::new(Numbers(Rc::clone(&worker)));
-    let began = worker.clock.now();
+    let record = worker
+        .http
+        .recorder
+        .begin(&mut request, carrier.host, || worker.net.wall());
+    let on_tunnel = OnTunnel::new(carrier);
+    let mut running = Running::new(Numbers(Rc::clone(&worker)), record);
+    if let Some(record) = running.record() {
+        record.tunnel = Some(on_tunnel.0.tunnel);
+        record.identity = Some(Arc::clone(&on_tunnel.0.identity));
+        record.attempts = 1;
+    }
+    let count = running.record().map(|record| &record.request_bytes);
+    let request = request.map(|body| Question::of(body, count));
     let answered = forward(&worker, request).await;
-    let took = worker.clock.now() - began;
+    let took = worker.clock.now() - running.began();
     match answered {
         Ok((mut response, back)) => {
-            worker.http.respond(response.status());
+            running.respond(response.status());
             hygiene::strip(response.headers_mut(), &[], None);
             // Only Eddy says why Eddy refused.
             response.headers_mut().remove(hygiene::REASON);
@@ -120,8 +149,7 @@ pub(super) async fn serve<N: Network>(
             Response::from_parts(head, Answer::stream(body, follow))
         }
         Err(why) => {
-            running.end();
-            worker.http.refuse(why);
+            running.refuse(why);
             let mut response = Response::new(Answer::text(format!("{why}\n")));
             *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_GATEWAY);
             let headers = response.headers_mut();
@@ -134,7 +162,7 @@ pub(super) async fn serve<N: Network>(
 
 async fn forward<N: Network>(
     worker: &Worker<N>,
-    mut request: Request<Incoming>,
+    mut request: Request<Question>,
 ) -> Result<(Response<Incoming>, Option<Return>), Refusal> {
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     prepare(&mut request, route.services.protocol())?;
@@ -153,7 +181,7 @@ async fn forward<N: Network>(
 }
 
 /// Makes the request fit for the service.
-fn prepare(request: &mut Request<Incoming>, protocol: Protocol) -> Result<(), Refusal> {
+fn prepare(request: &mut Request<Question>, protocol: Protocol) -> Result<(), Refusal> {
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
     }

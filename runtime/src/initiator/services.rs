@@ -18,6 +18,7 @@ use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::LocalExec;
+use crate::http::body::Question;
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
@@ -59,19 +60,19 @@ pub(super) struct Services<N: Network> {
 struct Host {
     at: HostPort,
     idle: RefCell<Vec<Idle>>,
-    shared: RefCell<Option<http2::SendRequest<Incoming>>>,
+    shared: RefCell<Option<http2::SendRequest<Question>>>,
     sweeping: Cell<bool>,
 }
 
 struct Idle {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<Question>,
     since: Instant,
 }
 
 /// Gives a connection back once its answer has been read to the end.
 pub(super) struct Return {
     to: Weak<Host>,
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<Question>,
     clock: Clock,
     config: ServicesConfig,
 }
@@ -105,7 +106,7 @@ impl<N: Network> Services<N> {
     /// Sends a request to the next host, on a connection that is free or new.
     pub(super) async fn send(
         &self,
-        request: Request<Incoming>,
+        request: Request<Question>,
     ) -> Result<(Response<Incoming>, Option<Return>), ServiceError> {
         match self.protocol {
             Protocol::H1 => self
@@ -118,7 +119,7 @@ impl<N: Network> Services<N> {
 
     async fn send_h1(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Question>,
     ) -> Result<(Response<Incoming>, Return), ServiceError> {
         let mut tries = 0;
         loop {
@@ -145,7 +146,7 @@ impl<N: Network> Services<N> {
         }
     }
 
-    async fn send_h2(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>, ServiceError> {
+    async fn send_h2(&self, mut request: Request<Question>) -> Result<Response<Incoming>, ServiceError> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -168,7 +169,7 @@ impl<N: Network> Services<N> {
         from.iter().chain(before)
     }
 
-    async fn connection_h1(&self) -> io::Result<(Rc<Host>, http1::SendRequest<Incoming>)> {
+    async fn connection_h1(&self) -> io::Result<(Rc<Host>, http1::SendRequest<Question>)> {
         let mut error = no_host();
         for host in self.in_turn() {
             if let Some(sender) = host.take(self.clock.now(), &self.config) {
@@ -182,7 +183,7 @@ impl<N: Network> Services<N> {
         Err(error)
     }
 
-    async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Incoming>> {
+    async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
         let stream = self.connect(&host.at).await?;
         let shaken = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(io::Error::other)?;
@@ -192,7 +193,7 @@ impl<N: Network> Services<N> {
         Ok(sender)
     }
 
-    async fn connection_h2(&self) -> io::Result<http2::SendRequest<Incoming>> {
+    async fn connection_h2(&self) -> io::Result<http2::SendRequest<Question>> {
         let mut error = no_host();
         for host in self.in_turn() {
             let shared = host.shared.borrow().clone();
@@ -210,7 +211,7 @@ impl<N: Network> Services<N> {
         Err(error)
     }
 
-    async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Incoming>> {
+    async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Question>> {
         let stream = self.connect(&host.at).await?;
         let mut client = http2::Builder::new(LocalExec);
         client
@@ -251,7 +252,7 @@ fn no_host() -> io::Error {
 
 impl Host {
     /// The connection that was used last and can be used again.
-    fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Incoming>> {
+    fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Question>> {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|c| !c.sender.is_closed() && now - c.since < config.idle_timeout);
         let at = idle.iter().rposition(|c| c.sender.is_ready())?;

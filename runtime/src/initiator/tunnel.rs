@@ -10,12 +10,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
-use eddy_core::identity::TunnelId;
+use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use eddy_core::time::Instant;
+use eddy_core::timings::Timing;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::serve::Carrier;
 use super::watched::Watched;
 use super::{Berth, Up, Worker, serve};
 use crate::http::counters::increase;
@@ -28,6 +31,7 @@ use crate::net::prefixed::Prefixed;
 pub(super) async fn run<N: Network>(
     worker: &Rc<Worker<N>>,
     berth: Berth,
+    tunnel: TunnelId,
     host: SocketAddr,
     stream: N::Stream,
     leftover: Vec<u8>,
@@ -41,7 +45,7 @@ pub(super) async fn run<N: Network>(
     else {
         return CloseReason::HostGone;
     };
-    let entry = Entry::open(worker, berth, Arc::new(identity), host);
+    let entry = Entry::open(worker, berth, tunnel, Arc::new(identity), host);
     let why = match idle(worker, host, stream, &leftover, &drain).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
@@ -58,8 +62,8 @@ pub(super) async fn run<N: Network>(
 struct Entry<N: Network> {
     worker: Rc<Worker<N>>,
     tunnel: TunnelId,
-    opened: eddy_core::time::Instant,
-    streams: Rc<Cell<u32>>,
+    opened: Instant,
+    carrier: Rc<Carrier>,
     why: Cell<CloseReason>,
 }
 
@@ -67,20 +71,28 @@ impl<N: Network> Entry<N> {
     fn open(
         worker: &Rc<Worker<N>>,
         berth: Berth,
-        identity: Arc<eddy_core::identity::Identity>,
+        tunnel: TunnelId,
+        identity: Arc<Identity>,
         host: SocketAddr,
     ) -> Self {
-        let (tunnel, opened) = (worker.next_tunnel(), worker.clock.now());
-        tracing::info!(%tunnel, node = %identity.node, %host, worker = %worker.id, "tunnel up");
+        let opened = worker.clock.now();
+        tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
+            %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
-        let streams = Rc::new(Cell::new(0));
+        let carrier = Rc::new(Carrier {
+            tunnel,
+            identity: Arc::clone(&identity),
+            host,
+            streams: Cell::new(0),
+        });
         let up = Up {
             berth,
             identity,
             host,
             state: "idle",
             since: opened,
-            streams: Rc::clone(&streams),
+            opened,
+            carrier: Rc::clone(&carrier),
         };
         worker.tunnels.borrow_mut().insert(tunnel, up);
         // A task that is aborted says nothing: its drain took too long.
@@ -89,7 +101,7 @@ impl<N: Network> Entry<N> {
             worker: Rc::clone(worker),
             tunnel,
             opened,
-            streams,
+            carrier,
             why,
         }
     }
@@ -108,8 +120,14 @@ impl<N: Network> Drop for Entry<N> {
             return;
         };
         let (now, why) = (self.worker.clock.now(), self.why.get());
-        tracing::info!(tunnel = %self.tunnel, host = %up.host, reason = why.label(), "tunnel down");
+        let Identity {
+            node,
+            cluster,
+            tenant,
+        } = &*up.identity;
+        tracing::info!(tunnel = %self.tunnel, %node, %cluster, %tenant, host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
+        self.worker.time(Timing::Lifetime, self.opened);
         self.worker.closed.borrow_mut().push(Closed {
             tunnel: self.tunnel,
             identity: up.identity,
@@ -187,8 +205,8 @@ async fn active<N: Network>(
     drain: Latch,
 ) -> CloseReason {
     let service = service_fn(|request| {
-        let (worker, streams) = (Rc::clone(worker), Rc::clone(&entry.streams));
-        async move { Ok::<_, Infallible>(serve::serve(worker, streams, request).await) }
+        let (worker, carrier) = (Rc::clone(worker), Rc::clone(&entry.carrier));
+        async move { Ok::<_, Infallible>(serve::serve(worker, carrier, request).await) }
     });
     let goaway = Latch::default();
     let (stream, heard) = Counted::new(Watched::new(stream, goaway.clone()));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eddy_core::handshake::request::{Announcement, Verdict};
 use eddy_core::handshake::{HEAD_BYTES_MAX, Refusal};
+use eddy_core::time::Instant;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,6 +88,7 @@ impl Drop for Pending<'_> {
 }
 
 async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, peer: SocketAddr) {
+    let accepted = worker.clock.now();
     let pending = Pending::enter(&worker.pending_handshakes);
     let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
     let outcome = if over {
@@ -102,7 +104,7 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
             .unwrap_or(Err(Refusal::Timeout))
     };
     match outcome {
-        Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, announcement),
+        Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, accepted, announcement),
         Ok(Heard::Api(bytes)) => {
             worker.count_handshake("api");
             drop(pending);
@@ -151,7 +153,13 @@ async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) ->
 }
 
 /// Gives a tunnel to the worker that is to own it.
-fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, announced: Announcement) {
+fn take<N: Network>(
+    worker: &Rc<Worker<N>>,
+    stream: N::Stream,
+    peer: SocketAddr,
+    accepted: Instant,
+    announced: Announcement,
+) {
     let identity = Arc::new(announced.identity);
     let placement = worker.registry.borrow_mut().place(&identity);
     let newcomer = Newcomer {
@@ -159,6 +167,8 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
         identity,
         instance: announced.instance,
         peer,
+        peer_tunnel: peer_tunnel(announced.worker, announced.connection),
+        accepted,
         heard: worker.clock.now(),
     };
     let owner = worker
@@ -180,6 +190,13 @@ fn take<N: Network>(worker: &Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr,
             worker.count_handshake("registration_failed");
         }
     }
+}
+
+/// What the initiator calls the tunnel: its worker and a number, as in its own log lines if it is an Eddy.
+fn peer_tunnel(worker: Option<String>, connection: Option<String>) -> Option<String> {
+    let worker = worker?;
+    let number = worker.strip_prefix("worker_").unwrap_or(&worker);
+    Some(format!("{number}-{}", connection?))
 }
 
 /// Says no, and waits a little for the peer to hear it.

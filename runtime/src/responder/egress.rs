@@ -1,6 +1,7 @@
 //! The listener for clients: HTTP/1.1 and cleartext HTTP/2 on one port.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
             () = worker.door.wait() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let present = worker.clients.enter();
-                tokio::task::spawn_local(client(Rc::clone(&worker), stream, present));
+                tokio::task::spawn_local(client(Rc::clone(&worker), stream, peer, present));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
@@ -39,10 +40,10 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     }
 }
 
-async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, _present: Present) {
+async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, _present: Present) {
     let service = service_fn(|request| {
         let worker = Rc::clone(&worker);
-        async move { Ok::<_, Infallible>(proxy::proxy(worker, request).await) }
+        async move { Ok::<_, Infallible>(proxy::proxy(worker, request, peer).await) }
     });
     let server = crate::http::server(None);
     let (stream, heard) = Counted::new(stream);

@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use eddy_core::absences::Absences;
 use eddy_core::cache::Cache;
 use eddy_core::close::CloseReason;
 use eddy_core::departures::Departures;
@@ -35,6 +36,7 @@ use eddy_core::rng::Rng;
 use eddy_core::router::{KeyRules, Prefixes};
 use eddy_core::stats::Hop;
 use eddy_core::time::Instant;
+use eddy_core::timings::{Timing, Timings};
 use hyper::header::HeaderName;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -100,6 +102,10 @@ pub(crate) struct Newcomer {
     identity: Arc<Identity>,
     instance: Option<Instance>,
     peer: SocketAddr,
+    /// What the initiator calls it.
+    peer_tunnel: Option<String>,
+    /// When its connection was accepted.
+    accepted: Instant,
     /// When its handshake was read.
     heard: Instant,
 }
@@ -116,6 +122,7 @@ pub(crate) struct Introduction {
 /// A tunnel of this worker: where it comes from, and what its task is told.
 struct Guest {
     peer: SocketAddr,
+    peer_tunnel: Option<String>,
     instance: Option<Instance>,
     orders: Orders,
 }
@@ -144,6 +151,7 @@ struct Worker<N: Network> {
     registry: RefCell<Registry>,
     cache: RefCell<Cache>,
     departures: RefCell<Departures>,
+    absences: RefCell<Absences>,
     waiting: WaitingRoom,
     links: RefCell<BTreeMap<TunnelId, Link>>,
     /// The tunnels of this worker.
@@ -158,6 +166,7 @@ struct Worker<N: Network> {
     tunnels: Crowd,
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     http: Counters,
+    timings: RefCell<Timings>,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
     pending_handshakes: Cell<u32>,
     pings: PingCounters,
@@ -203,7 +212,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     let others = others
         .map(|(sender, id)| (WorkerId(id) != seed.worker).then_some(sender))
         .collect();
-    let worker = Rc::new(Worker::new(
+    let mut worker = Worker::new(
         net,
         seed.worker,
         seed.config,
@@ -211,7 +220,9 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
         seed.rng,
         others,
         seed.began,
-    ));
+    );
+    worker.http.recorder.tell(seed.records);
+    let worker = Rc::new(worker);
     tokio::task::spawn_local(accept::run(Rc::clone(&worker), tunnels));
     let attending = worker.clients.enter();
     tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress, attending));
@@ -284,10 +295,11 @@ impl<N: Network> Worker<N> {
             key_headers: host_id.iter().filter_map(|h| header(&h.name)).collect(),
             tenant_header: config.egress.tenant.as_ref().and_then(header),
             routes: Prefixes::new(config.egress.routes.iter().map(|r| (r.prefix.clone(), r.clone()))),
-            rng: RefCell::new(rng),
+            rng: RefCell::new(rng.clone()),
             registry: RefCell::new(Registry::new(id, config.workers)),
             cache: RefCell::new(Cache::new(id, config.tunnels.http2.max_streams, isolation)),
             departures: RefCell::new(Departures::new(isolation)),
+            absences: RefCell::default(),
             waiting: WaitingRoom::default(),
             links: RefCell::default(),
             guests: RefCell::default(),
@@ -297,7 +309,8 @@ impl<N: Network> Worker<N> {
             left: Notify::new(),
             tunnels: Crowd::default(),
             others,
-            http: Counters::new(Hop::Egress),
+            http: Counters::new(Hop::Egress, clock, rng.clone().fork()),
+            timings: RefCell::default(),
             handshakes: RefCell::default(),
             pending_handshakes: Cell::default(),
             pings: PingCounters::default(),
@@ -380,6 +393,11 @@ impl<N: Network> Worker<N> {
                     if instance.is_some() {
                         self.movers.borrow_mut().insert(*tunnel);
                     }
+                    if self.tells_for_all()
+                        && let Some(away) = self.absences.borrow_mut().on_opened(self.clock.now(), identity)
+                    {
+                        self.timings.borrow_mut().record(Timing::Recovery, away);
+                    }
                     self.compare(*tunnel, identity, instance, heard);
                     self.waiting.on_arrived(identity);
                 }
@@ -399,8 +417,7 @@ impl<N: Network> Worker<N> {
             .duplicates
             .borrow_mut()
             .on_opened(tunnel, identity, instance, heard);
-        // All workers hear of every tunnel: one of them counts.
-        if opening.is_duplicate && self.id == WorkerId(0) {
+        if opening.is_duplicate && self.tells_for_all() {
             increase(&self.duplicates_seen);
             tracing::warn!(%tunnel, node = %identity.node, tenant = %identity.tenant,
                 "another process has a tunnel under this node id");
@@ -421,6 +438,9 @@ impl<N: Network> Worker<N> {
         let mut cache = self.cache.borrow_mut();
         if let Some(identity) = cache.identity(tunnel) {
             self.departures.borrow_mut().on_gone(self.clock.now(), identity);
+            if self.tells_for_all() {
+                self.absences.borrow_mut().on_gone(self.clock.now(), identity);
+            }
         }
         cache.remove(tunnel);
         self.links.borrow_mut().remove(&tunnel);
@@ -432,6 +452,17 @@ impl<N: Network> Worker<N> {
     fn is_from_eddy(&self, tunnel: TunnelId) -> bool {
         let guests = self.guests.borrow();
         guests.get(&tunnel).is_some_and(|guest| guest.instance.is_some())
+    }
+
+    /// All workers hear of every tunnel: one of them counts what is to be counted once.
+    fn tells_for_all(&self) -> bool {
+        self.id == WorkerId(0)
+    }
+
+    /// Counts how long something took that began then.
+    fn time(&self, what: Timing, began: Instant) {
+        let took = self.clock.now() - began;
+        self.timings.borrow_mut().record(what, took);
     }
 
     /// Whether the process began so lately that its initiators may not be here yet.

@@ -1,6 +1,8 @@
 //! One request of a client: which tunnel takes it, and what comes back.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use eddy_core::identity::TunnelId;
@@ -62,6 +64,10 @@ pub(super) struct Following<N: Network> {
 }
 
 impl<N: Network> Follow for Following<N> {
+    fn passed(&mut self, bytes: usize) {
+        self.running.pass(bytes);
+    }
+
     fn finished(&mut self) {
         self.running.end();
     }
@@ -75,16 +81,21 @@ impl<N: Network> Follow for Following<N> {
 pub(super) async fn proxy<N: Network>(
     worker: Rc<Worker<N>>,
     mut request: Request<Incoming>,
+    client: SocketAddr,
 ) -> Response<Answer<Following<N>>> {
-    let mut running = Running::new(Numbers(Rc::clone(&worker)));
+    let record = worker
+        .http
+        .recorder
+        .begin(&mut request, client, || worker.net.wall());
+    let mut running = Running::new(Numbers(Rc::clone(&worker)), record);
     let one_by_one = request.version() < Version::HTTP_2;
     let forwarded = match prepare(&worker, &mut request) {
-        Ok(demand) => forward(&worker, request, demand).await,
+        Ok(demand) => forward(&worker, request, demand, &mut running).await,
         Err(why) => Err(why.into()),
     };
     match forwarded {
         Ok((response, lease)) => {
-            worker.http.respond(response.status());
+            running.respond(response.status());
             let (mut head, body) = response.into_parts();
             if one_by_one && worker.drain.is_set() {
                 // The client's next request comes on a connection of its own, which finds who takes over.
@@ -98,8 +109,7 @@ pub(super) async fn proxy<N: Network>(
             Response::from_parts(head, Answer::stream(body, follow))
         }
         Err(Failed::Refused(why, text)) => {
-            running.end();
-            worker.http.refuse(why);
+            running.refuse(why);
             tracing::debug!(reason = why.label(), text, "request refused");
             refusal(why, text)
         }
@@ -192,9 +202,12 @@ async fn forward<N: Network>(
     worker: &Rc<Worker<N>>,
     request: Request<Incoming>,
     demand: Demand,
+    running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
-    let began = worker.clock.now();
-    let attempt = send(worker, request.map(Question::Stream), demand.retry);
+    let began = running.began();
+    let count = running.record().map(|record| &record.request_bytes);
+    let request = request.map(|body| Question::of(body, count));
+    let attempt = send(worker, request, demand.retry, running);
     let sent = match demand.timeout {
         None => attempt.await,
         Some(timeout) => {
@@ -220,9 +233,10 @@ async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Question>,
     retry: bool,
+    running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let mut patience = Patience {
-        began: worker.clock.now(),
+        began: running.began(),
         until: None,
     };
     // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
@@ -254,6 +268,11 @@ async fn send<N: Network>(
             worker.forget(tunnel);
             continue;
         };
+        if let Some(record) = running.record() {
+            record.attempts += 1;
+            record.tunnel = Some(tunnel);
+            record.identity = worker.cache.borrow().identity(tunnel).map(Arc::clone);
+        }
         let again = (retries > 0).then(|| copy_of(&request)).flatten();
         match sender.try_send_request(request).await {
             Ok(response) => {

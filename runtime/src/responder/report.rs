@@ -31,7 +31,9 @@ impl<N: Network> Worker<N> {
             state: tunnel.state.label(),
             since_unix_ms: calendar.unix_ms(tunnel.since),
             for_seconds: calendar.ago(tunnel.since),
+            open_seconds: calendar.ago(tunnel.opened),
             streams: 0,
+            peer_tunnel: guests.get(&id).and_then(|guest| guest.peer_tunnel.clone()),
             instance: guests
                 .get(&id)
                 .and_then(|guest| guest.instance)
@@ -53,6 +55,11 @@ impl<N: Network> Worker<N> {
             .collect();
         Report {
             stats: self.stats(),
+            timings: {
+                let mut timings = self.http.durations();
+                timings.merge(&self.timings.borrow());
+                timings
+            },
             tunnels: tunnels.collect(),
             closed: closed.collect(),
             streams,
@@ -65,6 +72,17 @@ impl<N: Network> Worker<N> {
         let registry = self.registry.borrow();
         if self.config.stats.detailed {
             fill_detailed(&mut sheet, &registry, self.id);
+        }
+        if self.tells_for_all() {
+            let absences = self.absences.borrow();
+            let different = |of: fn(&Identity) -> &str| {
+                let places = absences
+                    .here()
+                    .map(|identity| (identity.tenant.as_str(), of(identity)));
+                places.collect::<BTreeSet<_>>().len() as u64
+            };
+            sheet.add(Name::Nodes, different(|i| i.node.as_str()));
+            sheet.add(Name::Clusters, different(|i| i.cluster.as_str()));
         }
         let distinct = |of: fn(&Identity) -> &str| {
             registry

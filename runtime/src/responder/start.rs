@@ -16,6 +16,7 @@ use super::{Message, Selection};
 use crate::clock::Clock;
 use crate::config::ResponderConfig;
 use crate::net::{Network, Sharing};
+use crate::record::RecordQueue;
 use crate::report::Report;
 
 /// A listener that could not be opened.
@@ -54,6 +55,8 @@ pub struct Seed<N: Network> {
     pub(super) rng: Rng,
     /// When the process had its addresses.
     pub(super) began: Instant,
+    /// Where it tells of requests, if it is to.
+    pub records: Option<RecordQueue>,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -176,6 +179,7 @@ pub async fn prepare<N: Network>(
             clock,
             rng: rng.fork(),
             began,
+            records: None,
         })
         .collect();
     Ok((

@@ -11,6 +11,7 @@ use std::time::Duration;
 use eddy_core::close::CloseReason;
 use eddy_core::identity::TunnelId;
 use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
+use eddy_core::timings::Timing;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -35,6 +36,8 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         identity,
         instance,
         peer,
+        peer_tunnel,
+        accepted,
         heard,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
@@ -44,7 +47,12 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         stream.flush().await.ok()
     };
     let answered = answered.await.is_some();
-    worker.count_handshake(if answered { "accepted" } else { "peer_closed" });
+    if answered {
+        worker.count_handshake("accepted");
+        worker.time(Timing::Handshake, accepted);
+    } else {
+        worker.count_handshake("peer_closed");
+    }
     let settle = settle(&worker, &stream);
     let limit = worker.config.tunnels.handshake_timeout;
     if !answered || tokio::time::timeout(limit, settle).await.is_err() {
@@ -56,6 +64,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     let orders = Orders::default();
     let guest = Guest {
         peer,
+        peer_tunnel: peer_tunnel.clone(),
         instance,
         orders: orders.clone(),
     };
@@ -68,7 +77,8 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
     drop(introduction);
     tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-        %peer, worker = %worker.id, "tunnel up");
+        %peer, peer_tunnel, worker = %worker.id, "tunnel up");
+    let opened = worker.clock.now();
     if worker.drain.is_set() {
         // It came in at the last moment.
         worker.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
@@ -81,7 +91,9 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     };
     worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
     worker.guests.borrow_mut().remove(&tunnel);
-    tracing::info!(%tunnel, node = %identity.node, reason = why.label(), "tunnel down");
+    worker.time(Timing::Lifetime, opened);
+    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
+        %peer, peer_tunnel, reason = why.label(), "tunnel down");
 }
 
 /// Waits until nothing that is sent can reach the initiator glued to the answer (wire.md 2.6).

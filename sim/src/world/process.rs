@@ -272,6 +272,7 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
         }
     };
     let admin = Rc::new(Admin {
+        logging: None,
         role,
         clock,
         config: text,

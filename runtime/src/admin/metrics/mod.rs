@@ -1,10 +1,16 @@
 //! `/metrics`: the same numbers as `/stats`, in Prometheus' text format, with identities as labels.
 
+mod series;
+
 use std::collections::BTreeMap;
 
-use eddy_core::stats::{Hop, Http, Name, Ping, Sheet};
+use eddy_core::histogram;
+use eddy_core::stats::{Name, Sheet};
+use eddy_core::timings::{Timing, Timings};
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use self::series::{series, timing};
 
 /// A family of series: its name, its type, and its meaning in one sentence.
 type Family = (&'static str, MetricType, &'static str);
@@ -24,7 +30,11 @@ pub(super) struct About<'a> {
 }
 
 /// The page.
-pub(super) fn render(about: &About<'_>, sheet: &Sheet) -> Result<String, prometheus::Error> {
+pub(super) fn render(
+    about: &About<'_>,
+    sheet: &Sheet,
+    timings: &Timings,
+) -> Result<String, prometheus::Error> {
     let mut page = Page::default();
     page.tell(about);
     let mut room = about.max_series;
@@ -43,6 +53,9 @@ pub(super) fn render(about: &About<'_>, sheet: &Sheet) -> Result<String, prometh
         page.add(family, labels, value);
     }
     page.add(DROPPED, vec![], dropped);
+    for (what, histogram) in timings.iter() {
+        page.histogram(what, histogram);
+    }
     TextEncoder::new().encode_to_string(&page.families())
 }
 
@@ -51,203 +64,6 @@ const DROPPED: Family = (
     MetricType::GAUGE,
     "Series of single nodes, clusters and hosts that are left out, as there are more than stats.max_series.",
 );
-
-/// A gauge or counter of the page.
-fn series(name: &Name) -> Option<(Family, Labels)> {
-    use MetricType::{COUNTER, GAUGE};
-    Some(match name {
-        // Those of single workers are for `/stats`: here they add up.
-        Name::HostTunnels(Some(_), ..)
-        | Name::UpstreamTunnels(Some(_), ..)
-        | Name::NodeTunnels(Some(_), _)
-        | Name::ClusterTunnels(Some(_), _) => return None,
-        Name::HostTunnels(None, host, state) => (
-            (
-                "eddy_host_tunnels",
-                GAUGE,
-                "Tunnels of an initiator to one host, by state.",
-            ),
-            vec![("host", host.to_string()), ("state", state.label().into())],
-        ),
-        Name::UpstreamTunnels(None, cluster, state) => (
-            (
-                "eddy_upstream_tunnels",
-                GAUGE,
-                "Tunnels of an initiator to one upstream cluster, by state.",
-            ),
-            vec![("cluster", cluster.to_string()), ("state", state.label().into())],
-        ),
-        Name::HandshakeSucceeded(_, cluster) => (
-            DIALS,
-            vec![("cluster", cluster.to_string()), ("outcome", "success".into())],
-        ),
-        Name::HandshakeFailed(_, cluster, reason) => (
-            DIALS,
-            vec![("cluster", cluster.to_string()), ("outcome", reason.clone())],
-        ),
-        Name::NodeTunnels(None, node) => (
-            ("eddy_node_tunnels", GAUGE, "Tunnels of one node at a responder."),
-            vec![("node", node.to_string())],
-        ),
-        Name::ClusterTunnels(None, cluster) => (
-            (
-                "eddy_cluster_tunnels",
-                GAUGE,
-                "Tunnels of one cluster at a responder.",
-            ),
-            vec![("cluster", cluster.to_string())],
-        ),
-        Name::IdentityTunnels(cluster, node) => (
-            (
-                "eddy_identity_tunnels",
-                GAUGE,
-                "Tunnels of one node in one cluster at a responder.",
-            ),
-            vec![("cluster", cluster.to_string()), ("node", node.to_string())],
-        ),
-        Name::TotalNodes(worker) => (
-            (
-                "eddy_worker_nodes",
-                GAUGE,
-                "Different nodes that have a tunnel on a worker of a responder.",
-            ),
-            vec![("worker", worker.to_string())],
-        ),
-        Name::TotalClusters(worker) => (
-            (
-                "eddy_worker_clusters",
-                GAUGE,
-                "Different clusters that have a tunnel on a worker of a responder.",
-            ),
-            vec![("worker", worker.to_string())],
-        ),
-        Name::Handshake(outcome) => (
-            (
-                "eddy_handshakes_total",
-                COUNTER,
-                "Handshakes at a responder, by outcome.",
-            ),
-            vec![("outcome", (*outcome).into())],
-        ),
-        Name::Ping(ping) => {
-            let event = match ping {
-                Ping::Sent => "sent",
-                Ping::Echoed => "echoed",
-                Ping::Missed => "missed",
-            };
-            (
-                (
-                    "eddy_pings_total",
-                    COUNTER,
-                    "RPING on idle tunnels, by what happened.",
-                ),
-                vec![("event", event.into())],
-            )
-        }
-        Name::Duplicates => (
-            (
-                "eddy_duplicate_nodes_total",
-                COUNTER,
-                "Tunnels that opened under a node id that another process had too.",
-            ),
-            vec![],
-        ),
-        Name::Opened => (
-            ("eddy_tunnels_opened_total", COUNTER, "Tunnels that have opened."),
-            vec![],
-        ),
-        Name::Open => (("eddy_tunnels_open", GAUGE, "Tunnels that are open."), vec![]),
-        Name::Closed(why) => (
-            (
-                "eddy_tunnels_closed_total",
-                COUNTER,
-                "Tunnels that have ended, by reason.",
-            ),
-            vec![("reason", why.label().into())],
-        ),
-        Name::Http(hop, what) => return Some(http(*hop, *what)),
-    })
-}
-
-const DIALS: Family = (
-    "eddy_dials_total",
-    MetricType::COUNTER,
-    "Dials of an initiator that have ended, by upstream cluster and outcome: success, or why not.",
-);
-
-fn http(hop: Hop, what: Http) -> (Family, Labels) {
-    use MetricType::{COUNTER, GAUGE};
-    let at = ("hop", label(hop).to_owned());
-    match what {
-        Http::Requests => (
-            ("eddy_requests_total", COUNTER, "Requests that have come."),
-            vec![at],
-        ),
-        Http::InFlight => (
-            (
-                "eddy_requests_in_flight",
-                GAUGE,
-                "Requests that have come and not ended.",
-            ),
-            vec![at],
-        ),
-        Http::Responses(class) => (
-            (
-                "eddy_responses_total",
-                COUNTER,
-                "Answers of services that were passed on, by class of status.",
-            ),
-            vec![at, ("class", format!("{class}xx"))],
-        ),
-        Http::Refused(why) => (
-            (
-                "eddy_requests_refused_total",
-                COUNTER,
-                "Requests that Eddy answered itself, by reason.",
-            ),
-            vec![at, ("reason", why.label().into())],
-        ),
-        Http::Truncated => (
-            (
-                "eddy_responses_truncated_total",
-                COUNTER,
-                "Answers that broke off in their body.",
-            ),
-            vec![at],
-        ),
-        Http::ClientGone => (
-            (
-                "eddy_requests_client_gone_total",
-                COUNTER,
-                "Requests whose sender went away before the end of the answer.",
-            ),
-            vec![at],
-        ),
-        Http::Waited => (
-            (
-                "eddy_requests_waited_total",
-                COUNTER,
-                "Requests that waited for the return of whom they asked for.",
-            ),
-            vec![at],
-        ),
-        Http::Retried => (
-            (
-                "eddy_requests_retried_total",
-                COUNTER,
-                "Times that a request was sent again, as its tunnel had died.",
-            ),
-            vec![at],
-        ),
-    }
-}
-
-const fn label(hop: Hop) -> &'static str {
-    match hop {
-        Hop::Egress => "egress",
-        Hop::Service => "service",
-    }
-}
 
 /// Whether there are as many series as peers.
 const fn is_of_a_peer(name: &Name) -> bool {
@@ -265,6 +81,7 @@ const fn is_of_a_peer(name: &Name) -> bool {
 enum Sample {
     Number(u64),
     Real(f64),
+    Histogram(Histogram),
 }
 
 /// One family, with its series by labels.
@@ -310,12 +127,27 @@ impl Page {
         let group = self.group(family);
         match group.series.entry(labels).or_insert(Sample::Number(0)) {
             Sample::Number(number) => *number += value,
-            Sample::Real(_) => {}
+            Sample::Real(_) | Sample::Histogram(_) => {}
         }
     }
 
     fn put(&mut self, family: Family, labels: Labels, sample: Sample) {
         self.group(family).series.insert(labels, sample);
+    }
+
+    fn histogram(&mut self, what: Timing, timed: &histogram::Histogram) {
+        let (family, labels) = timing(what);
+        let buckets = timed.cumulative().map(|(bound, within)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound.as_secs_f64());
+            bucket.set_cumulative_count(within);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(timed.count());
+        histogram.set_sample_sum(timed.sum().as_secs_f64());
+        self.put(family, labels, Sample::Histogram(histogram));
     }
 
     fn group(&mut self, (name, kind, help): Family) -> &mut Group {
@@ -356,6 +188,10 @@ fn metric(kind: MetricType, labels: Labels, sample: Sample) -> Metric {
     let value = match sample {
         Sample::Number(number) => number as f64,
         Sample::Real(real) => real,
+        Sample::Histogram(histogram) => {
+            metric.set_histogram(histogram);
+            return metric;
+        }
     };
     if kind == MetricType::COUNTER {
         let mut counter = Counter::default();
@@ -371,6 +207,8 @@ fn metric(kind: MetricType, labels: Labels, sample: Sample) -> Metric {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use eddy_core::identity::NodeId;
 
     use super::*;
@@ -396,7 +234,10 @@ mod tests {
             draining: false,
             max_series,
         };
-        render(&about, &sheet).unwrap()
+        let mut timings = Timings::default();
+        timings.record(Timing::Dial, Duration::from_millis(3));
+        timings.record(Timing::Dial, Duration::from_secs(9));
+        render(&about, &sheet, &timings).unwrap()
     }
 
     #[test]
@@ -411,6 +252,12 @@ mod tests {
             "eddy_tunnels_opened_total 7",
             "eddy_start_time_seconds 1.5",
             "eddy_series_dropped 0",
+            "# TYPE eddy_dial_duration_seconds histogram",
+            "eddy_dial_duration_seconds_bucket{le=\"0.001\"} 0",
+            "eddy_dial_duration_seconds_bucket{le=\"0.005\"} 1",
+            "eddy_dial_duration_seconds_bucket{le=\"+Inf\"} 2",
+            "eddy_dial_duration_seconds_sum 9.003",
+            "eddy_dial_duration_seconds_count 2",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
         }

@@ -1,0 +1,125 @@
+//! What a worker tells of itself.
+
+use eddy_core::identity::WorkerId;
+use eddy_core::stats::{DialState, Name, Ping, Sheet};
+use eddy_core::time::Instant;
+
+use super::{Lane, Worker};
+use crate::net::Network;
+use crate::report::{Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
+
+impl<N: Network> Worker<N> {
+    pub(super) fn report(&self) -> Report {
+        let calendar = Calendar {
+            now: self.clock.now(),
+            wall: self.net.wall(),
+        };
+        let tunnels = self.tunnels.borrow();
+        let tunnels = tunnels.iter().map(|(id, up)| TunnelLine {
+            id: id.to_string(),
+            identity: (&*up.identity).into(),
+            host: up.host.to_string(),
+            worker: self.id.to_string(),
+            state: up.state,
+            since_unix_ms: calendar.unix_ms(up.since),
+            for_seconds: calendar.ago(up.since),
+            open_seconds: calendar.ago(up.opened),
+            streams: up.carrier.streams.get(),
+            peer_tunnel: None,
+            instance: Some(self.instance(up.berth).to_string()),
+            is_duplicate: false,
+        });
+        let log = self.closed.borrow();
+        let closed = log.iter().map(|gone| ClosedLine {
+            id: gone.tunnel.to_string(),
+            identity: (&*gone.identity).into(),
+            at_unix_ms: calendar.unix_ms(gone.at),
+            lived_seconds: round(gone.lived),
+            reason: gone.why.label(),
+        });
+        Report {
+            stats: self.stats(),
+            timings: {
+                let mut timings = self.http.durations();
+                timings.merge(&self.timings.borrow());
+                timings
+            },
+            tunnels: tunnels.collect(),
+            closed: closed.collect(),
+            streams: Vec::new(),
+            hosts: self.hosts(calendar.now),
+        }
+    }
+
+    fn hosts(&self, now: Instant) -> Vec<HostLine> {
+        let lanes = self.lanes.borrow();
+        let views = lanes.iter().flat_map(|lane| lane.dialer.hosts());
+        let lines = views.map(|view| HostLine {
+            cluster: view.cluster.to_string(),
+            host: view.host.to_string(),
+            worker: self.id.to_string(),
+            connected: view.connected,
+            connecting: view.connecting,
+            backing_off: view.backing_off,
+            draining: view.draining,
+            failures: view
+                .failures
+                .iter()
+                .map(|(why, n)| ((*why).to_owned(), *n))
+                .collect(),
+            next_dial_in_seconds: view.next_attempt.map(|at| round(at - now)),
+        });
+        lines.collect()
+    }
+
+    fn stats(&self) -> Sheet {
+        let mut sheet = Sheet::default();
+        if self.config.stats.detailed {
+            for lane in &*self.lanes.borrow() {
+                fill_lane(&mut sheet, lane, self.id);
+            }
+        }
+        for (cluster, count) in &*self.succeeded.borrow() {
+            sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), *count);
+        }
+        for ((cluster, reason), count) in &*self.failed.borrow() {
+            sheet.add(
+                Name::HandshakeFailed(self.id, cluster.clone(), reason.clone()),
+                *count,
+            );
+        }
+        sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
+        sheet.add(Name::Opened, self.opened.get());
+        sheet.add(Name::Open, self.tunnels.borrow().len() as u64);
+        for (why, count) in self.closed.borrow().by_reason() {
+            sheet.add(Name::Closed(*why), *count);
+        }
+        self.http.fill(&mut sheet);
+        sheet
+    }
+}
+
+fn fill_lane(sheet: &mut Sheet, lane: &Lane, worker: WorkerId) {
+    for view in lane.dialer.hosts() {
+        let states = [
+            (DialState::Connecting, view.connecting),
+            (DialState::Connected, view.connected),
+            (DialState::Backoff, view.backing_off),
+            (DialState::Draining, view.draining),
+        ];
+        for (state, count) in states {
+            // The total appears with the host; a worker's line only where the worker has a share.
+            let here = view.connecting + view.connected + view.backing_off + view.draining > 0;
+            for on in [Some(worker).filter(|_| here).map(Some), Some(None)]
+                .into_iter()
+                .flatten()
+            {
+                sheet.add(Name::HostTunnels(on, view.host, state), u64::from(count));
+                sheet.add(
+                    Name::UpstreamTunnels(on, view.cluster.clone(), state),
+                    u64::from(count),
+                );
+            }
+        }
+    }
+}

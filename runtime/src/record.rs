@@ -1,0 +1,331 @@
+//! What is told of a request once it has ended: a line of the access log, and a span of its trace.
+//!
+//! A worker hands the record to a bounded queue and goes on; whoever writes reads from there. Where the queue is full the
+//! record is dropped, and counted. Nothing here is made where nobody asked for records.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use eddy_core::identity::{Identity, TunnelId};
+use eddy_core::rng::Rng;
+use eddy_core::timings::Outcome;
+use eddy_core::traceparent::{self, TraceParent};
+use hyper::Request;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+
+use crate::http::counters::increase;
+
+/// Names a request on all its hops.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static(traceparent::HEADER);
+/// How many records may wait to be written.
+const QUEUE_MAX: usize = 8192;
+/// The most of a client's own text, such as a path, that is told.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// The end where records are written.
+pub type Records = Receiver<Record>;
+
+/// Where the workers of a process put their records.
+#[derive(Clone, Debug)]
+pub struct RecordQueue {
+    queue: SyncSender<Record>,
+    traces: bool,
+}
+
+impl RecordQueue {
+    /// A queue; `traces` if the records are to be spans too, so that each hop continues the trace of the one before.
+    pub fn new(traces: bool) -> (Self, Records) {
+        let (queue, records) = sync_channel(QUEUE_MAX);
+        (Self { queue, traces }, records)
+    }
+}
+
+/// What is known of a request.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Who tells: `egress` (the responder) or `service` (the initiator).
+    pub hop: &'static str,
+    /// When its head had come, since 1970.
+    pub began: Duration,
+    /// From its head to the end of its answer.
+    pub took: Duration,
+    /// The client's, or the one made in its place.
+    pub request_id: String,
+    /// The method.
+    pub method: String,
+    /// The path, without the query, which may hold a secret.
+    pub path: String,
+    /// Who asked: the client at the responder, the responder at the initiator.
+    pub peer: String,
+    /// Whose tunnel carried it, if one did.
+    pub identity: Option<Arc<Identity>>,
+    /// The tunnel, as this process calls it.
+    pub tunnel: Option<TunnelId>,
+    /// How often it was sent into a tunnel.
+    pub attempts: u32,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why Eddy answered it itself.
+    pub reason: Option<&'static str>,
+    /// How much of its body has come; of one that is kept to be sent again, all of it.
+    pub request_bytes: Arc<AtomicU64>,
+    /// How much of the answer's body was passed on.
+    pub response_bytes: u64,
+    /// Its own span, and its parent's, if it is to be traced.
+    pub span: Option<(TraceParent, Option<u64>)>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    hop: &'a str,
+    request_id: &'a str,
+    method: &'a str,
+    path: &'a str,
+    status: Option<u16>,
+    outcome: &'a str,
+    reason: Option<&'a str>,
+    duration_ms: f64,
+    request_bytes: u64,
+    response_bytes: u64,
+    tenant: Option<&'a str>,
+    cluster: Option<&'a str>,
+    node: Option<&'a str>,
+    tunnel: Option<String>,
+    attempts: u32,
+    peer: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+}
+
+impl Record {
+    /// One line of JSON, with its end.
+    pub fn line(&self) -> String {
+        let identity = self.identity.as_deref();
+        let line = Line {
+            timestamp: rfc3339(self.began),
+            hop: self.hop,
+            request_id: &self.request_id,
+            method: &self.method,
+            path: &self.path,
+            status: self.status,
+            outcome: self.outcome.label(),
+            reason: self.reason,
+            duration_ms: self.took.as_micros() as f64 / 1000.0,
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes,
+            tenant: identity.map(|identity| identity.tenant.as_str()),
+            cluster: identity.map(|identity| identity.cluster.as_str()),
+            node: identity.map(|identity| identity.node.as_str()),
+            tunnel: self.tunnel.map(|tunnel| tunnel.to_string()),
+            attempts: self.attempts,
+            peer: &self.peer,
+            trace_id: self.span.map(|(own, _)| format!("{:032x}", own.trace)),
+        };
+        // Texts and numbers always are JSON.
+        serde_json::to_string(&line).unwrap_or_default() + "\n"
+    }
+}
+
+fn rfc3339(since_1970: Duration) -> String {
+    let at: SystemTime = UNIX_EPOCH + since_1970;
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// What makes the records of one worker.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    hop: &'static str,
+    records: Option<RecordQueue>,
+    dropped: Cell<u64>,
+    ids: RefCell<Rng>,
+}
+
+impl Recorder {
+    /// One whom nobody hears. `rng` is of its own.
+    pub(crate) const fn new(hop: &'static str, rng: Rng) -> Self {
+        Self {
+            hop,
+            records: None,
+            dropped: Cell::new(0),
+            ids: RefCell::new(rng),
+        }
+    }
+
+    /// From now on it tells of requests, if it is to.
+    pub(crate) fn tell(&mut self, records: Option<RecordQueue>) {
+        self.records = records;
+    }
+
+    /// Records that found the queue full; `None` if nobody wants any.
+    pub(crate) fn dropped(&self) -> Option<u64> {
+        self.records.as_ref().map(|_| self.dropped.get())
+    }
+
+    /// Sees to it that a request has an id, and begins its record, if anybody wants one. `wall` is what time it is, since 1970.
+    pub(crate) fn begin<B>(
+        &self,
+        request: &mut Request<B>,
+        peer: impl ToString,
+        wall: impl FnOnce() -> Duration,
+    ) -> Option<Box<Record>> {
+        let headers = request.headers_mut();
+        let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id()).clone();
+        let traces = self.records.as_ref()?.traces;
+        let span = traces.then(|| self.continue_trace(headers)).flatten();
+        Some(Box::new(Record {
+            hop: self.hop,
+            began: wall(),
+            took: Duration::ZERO,
+            request_id: cut(&String::from_utf8_lossy(id.as_bytes())),
+            method: request.method().to_string(),
+            path: cut(request.uri().path()),
+            peer: peer.to_string(),
+            identity: None,
+            tunnel: None,
+            attempts: 0,
+            status: None,
+            outcome: Outcome::ClientGone,
+            reason: None,
+            request_bytes: Arc::default(),
+            response_bytes: 0,
+            span,
+        }))
+    }
+
+    /// Hands a record over without waiting.
+    pub(crate) fn end(&self, record: Record) {
+        if let Some(records) = &self.records
+            && records.queue.try_send(record).is_err()
+        {
+            increase(&self.dropped);
+        }
+    }
+
+    /// 128 bits in the form of a UUID, as Envoy makes them (RFC 9562, version 4).
+    fn new_id(&self) -> HeaderValue {
+        let mut ids = self.ids.borrow_mut();
+        let (high, low) = (ids.next_u64(), ids.next_u64());
+        let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0x0fff | 0x4000);
+        let (d, e) = (low >> 48 & 0x3fff | 0x8000, low & 0xffff_ffff_ffff);
+        let text = format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}");
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+
+    /// Makes this hop the parent of the next. A trace that is not recorded passes as it is.
+    fn continue_trace(&self, headers: &mut HeaderMap) -> Option<(TraceParent, Option<u64>)> {
+        let mut ids = self.ids.borrow_mut();
+        let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let parent = parent.and_then(TraceParent::parse);
+        let own = match parent {
+            Some(parent) if !parent.is_sampled() => return None,
+            Some(parent) => parent.child(&mut ids),
+            None => TraceParent::begin(&mut ids),
+        };
+        let value = HeaderValue::try_from(own.to_string()).ok()?;
+        headers.insert(TRACEPARENT, value);
+        Some((own, parent.map(|parent| parent.span)))
+    }
+}
+
+/// As much of a text as is told.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.uri_mut() = "http://h/a/b?secret=1".parse().unwrap();
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .insert(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    fn recorder(traces: bool) -> (Recorder, Records) {
+        let (queue, records) = RecordQueue::new(traces);
+        let mut recorder = Recorder::new("egress", Rng::from_seed(1));
+        recorder.tell(Some(queue));
+        (recorder, records)
+    }
+
+    #[test]
+    fn a_line_has_no_query_and_nothing_that_breaks_it() {
+        let (recorder, records) = recorder(false);
+        let mut request = request(&[("x-request-id", "a\"b")]);
+        let mut record = recorder
+            .begin(&mut request, "p", || Duration::from_millis(86_400_001))
+            .unwrap();
+        record.took = Duration::from_micros(1_500);
+        record.status = Some(200);
+        recorder.end(*record);
+        let line = records.recv().unwrap().line();
+        assert_eq!(
+            line,
+            "{\"timestamp\":\"1970-01-02T00:00:00.001Z\",\"hop\":\"egress\",\"request_id\":\"a\\\"b\",\"method\":\"GET\",\
+             \"path\":\"/a/b\",\"status\":200,\"outcome\":\"client_gone\",\"reason\":null,\"duration_ms\":1.5,\
+             \"request_bytes\":0,\"response_bytes\":0,\"tenant\":null,\"cluster\":null,\"node\":null,\"tunnel\":null,\
+             \"attempts\":0,\"peer\":\"p\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_request_without_an_id_gets_one_of_its_own() {
+        let recorder = Recorder::new("egress", Rng::from_seed(1));
+        let ids = [(); 2].map(|()| {
+            let mut request = request(&[]);
+            assert!(recorder.begin(&mut request, "p", || Duration::ZERO).is_none());
+            request.headers()[REQUEST_ID].to_str().unwrap().to_owned()
+        });
+        assert_ne!(ids[0], ids[1]);
+        let parts: Vec<_> = ids[0].split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12], "{}", ids[0]);
+        assert_eq!(&ids[0][14..15], "4");
+    }
+
+    #[test]
+    fn traces_go_on_from_hop_to_hop_and_those_that_are_not_recorded_pass() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let (recorder, _records) = recorder(true);
+        let mut traced = request(&[("traceparent", parent)]);
+        let record = recorder.begin(&mut traced, "p", || Duration::ZERO).unwrap();
+        let (own, above) = record.span.unwrap();
+        assert_eq!(above, Some(0xb7ad_6b71_6920_3331));
+        assert_eq!(traced.headers()["traceparent"], own.to_string().as_str());
+
+        let unrecorded = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let mut untraced = request(&[("traceparent", unrecorded)]);
+        let record = recorder.begin(&mut untraced, "p", || Duration::ZERO).unwrap();
+        assert!(record.span.is_none());
+        assert_eq!(untraced.headers()["traceparent"], unrecorded);
+
+        let mut first = request(&[]);
+        let record = recorder.begin(&mut first, "p", || Duration::ZERO).unwrap();
+        assert_eq!(record.span.unwrap().1, None);
+        assert!(first.headers().contains_key("traceparent"));
+    }
+
+    #[test]
+    fn of_too_many_records_the_latest_are_dropped_and_counted() {
+        let (recorder, records) = recorder(false);
+        for _ in 0..QUEUE_MAX + 3 {
+            let record = recorder.begin(&mut request(&[]), "p", || Duration::ZERO).unwrap();
+            recorder.end(*record);
+        }
+        assert_eq!(recorder.dropped(), Some(3));
+        assert_eq!(records.try_iter().count(), QUEUE_MAX);
+    }
+}
