@@ -337,6 +337,9 @@ impl Service {
                     .split(' ')
                     .nth(1)
                     .unwrap_or("/")
+                    .split('?')
+                    .next()
+                    .unwrap_or("/")
                     .rsplit('/')
                     .next()
                     .unwrap_or("")
@@ -348,6 +351,12 @@ impl Service {
                         return;
                     }
                     "close" => return,
+                    "head" => {
+                        let length = head.len();
+                        let _ = stream.write_all(
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}").as_bytes(),
+                        );
+                    }
                     "reset-mid-body" => {
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
                         std::thread::sleep(Duration::from_millis(50));
@@ -417,6 +426,8 @@ pub(crate) struct Options<'a> {
     pub(crate) tunnels: &'a str,
     /// More keys under its `egress`, in flow style, each behind a comma.
     pub(crate) egress: &'a str,
+    /// Top-level keys of the responder.
+    pub(crate) responder: &'a str,
     /// Top-level keys of the initiator.
     pub(crate) initiator: &'a str,
     /// The egress route's timeout; empty for the default.
@@ -456,10 +467,11 @@ impl Pair {
                  admin: {{listen: 127.0.0.1:{responder_admin}}}\nstats: {{prefix: r, detailed: true}}\n\
                  tunnels:\n  listen: 127.0.0.1:{tunnels}\n{}\
                  egress: {{listen: 127.0.0.1:{egress}, host_id: [x-node-id, x-cluster-id], \
-                 routes: [{{prefix: /routed{}}}]{}}}\n",
+                 routes: [{{prefix: /routed{}}}]{}}}\n{}",
                 options.tunnels,
                 timeout(options.egress_timeout),
                 options.egress,
+                options.responder,
             ),
         );
         let initiator = Eddy::with_config(

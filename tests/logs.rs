@@ -1,0 +1,252 @@
+//! What real processes tell in their logs: one line per tunnel event, with an id that both ends know, and one line per
+//! request, with an id that both hops know.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "kit/mod.rs"]
+mod kit;
+
+use std::path::Path;
+
+use kit::{Eddy, Options, Pair, connect, get, post, read_all, stats, wait_for};
+use serde_json::Value;
+
+/// A pair that writes access logs into a folder.
+fn logging_pair(folder: &Path) -> Pair {
+    let log = |role: &str| {
+        let file = folder.join(role);
+        format!("access_log: {{file: {}}}\n", file.display())
+    };
+    Pair::with(Options {
+        responder: &log("responder"),
+        initiator: &log("initiator"),
+        ..Options::default()
+    })
+}
+
+/// The lines of a log of JSON, once there are so many.
+fn lines(folder: &Path, role: &str, count: usize) -> Vec<Value> {
+    wait_for("lines of the access log", || {
+        let text = std::fs::read_to_string(folder.join(role)).ok()?;
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+#[test]
+fn a_request_is_one_line_on_each_side_under_one_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = logging_pair(folder.path());
+    let answer = get(
+        pair.egress,
+        "/routed/head?token=secret",
+        &[("x-node-id", "edge"), ("authorization", "Bearer secret")],
+    );
+    assert_eq!(answer.status, 200);
+    let id = |head: &str| {
+        let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+        id.unwrap().to_owned()
+    };
+    let seen = id(&answer.body);
+    let told = ["responder", "initiator"].map(|role| lines(folder.path(), role, 1).remove(0));
+    for (line, hop) in told.iter().zip(["egress", "service"]) {
+        assert_eq!(line["request_id"], seen.as_str());
+        assert_eq!(line["hop"], hop);
+        assert_eq!(line["method"], "GET");
+        assert_eq!(line["path"], "/routed/head");
+        assert_eq!(line["status"], 200);
+        assert_eq!(line["outcome"], "answered");
+        assert_eq!(line["reason"], Value::Null);
+        assert_eq!(line["node"], "edge");
+        assert_eq!(line["cluster"], "edges");
+        assert_eq!(line["tenant"], "acme");
+        assert_eq!(line["attempts"], 1);
+        assert_eq!(line["response_bytes"], answer.body.len());
+        assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
+        assert!(!line.to_string().contains("secret"), "{line}");
+    }
+    assert_eq!(told[0]["tunnel"], "0-1");
+    let shown = get(pair.responder_admin, "/tunnels", &[]).body;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["tunnels"][0]["peer_tunnel"], told[1]["tunnel"]);
+
+    // A client's own id is kept.
+    let answer = get(
+        pair.egress,
+        "/routed/head",
+        &[("x-node-id", "edge"), ("x-request-id", "mine")],
+    );
+    assert_eq!(id(&answer.body), "mine");
+    for role in ["responder", "initiator"] {
+        assert_eq!(lines(folder.path(), role, 2)[1]["request_id"], "mine");
+        let admin = if role == "responder" {
+            pair.responder_admin
+        } else {
+            pair.initiator_admin
+        };
+        assert_eq!(stats(admin)["access_log.dropped"], 0);
+    }
+}
+
+#[test]
+fn each_kind_of_end_is_told_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = logging_pair(folder.path());
+    let ask = |path: &str, node: &str| get(pair.egress, path, &[("x-node-id", node)]);
+    let told = |role: &str, count: usize| lines(folder.path(), role, count).remove(count - 1);
+
+    assert_eq!(ask("/elsewhere", "edge").status, 404);
+    let line = told("responder", 1);
+    assert_eq!(
+        (&line["outcome"], &line["reason"]),
+        (&"refused".into(), &"no_route".into())
+    );
+    assert_eq!(line["tunnel"], Value::Null);
+
+    assert_eq!(ask("/routed/close", "edge").status, 503);
+    let line = told("initiator", 1);
+    assert_eq!(
+        (&line["outcome"], &line["status"]),
+        (&"refused".into(), &503.into())
+    );
+    assert_eq!(line["reason"], "service_reset");
+    assert_eq!(told("responder", 2)["outcome"], "failed");
+
+    let mut body = connect(pair.egress);
+    std::io::Write::write_all(
+        &mut body,
+        b"POST /routed/echo HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
+    )
+    .unwrap();
+    assert!(read_all(&mut body).ends_with(b"hello"));
+    for (role, count) in [("responder", 3), ("initiator", 2)] {
+        let line = told(role, count);
+        assert_eq!(
+            (&line["request_bytes"], &line["response_bytes"]),
+            (&5.into(), &5.into())
+        );
+    }
+
+    let mut gone = connect(pair.egress);
+    std::io::Write::write_all(
+        &mut gone,
+        b"GET /routed/hang HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\n\r\n",
+    )
+    .unwrap();
+    wait_for("the request to reach the service", || {
+        (stats(pair.initiator_admin)["service.in_flight"] == 1).then_some(())
+    });
+    drop(gone);
+    let line = told("responder", 4);
+    assert_eq!(
+        (&line["outcome"], &line["status"]),
+        (&"client_gone".into(), &Value::Null)
+    );
+}
+
+#[test]
+fn what_was_told_before_the_end_is_written_before_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = logging_pair(folder.path());
+    for _ in 0..50 {
+        pair.assert_good();
+    }
+    pair.responder.signal("TERM");
+    pair.responder.wait();
+    let text = std::fs::read_to_string(folder.path().join("responder")).unwrap();
+    assert_eq!(text.lines().count(), 50);
+}
+
+#[test]
+fn a_trace_passes_both_hops_unchanged() {
+    let pair = Pair::start();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let answer = get(
+        pair.egress,
+        "/routed/head",
+        &[
+            ("x-node-id", "edge"),
+            ("traceparent", parent),
+            ("tracestate", "a=b"),
+        ],
+    );
+    assert!(
+        answer.body.contains(&format!("traceparent: {parent}\r\n")),
+        "{}",
+        answer.body
+    );
+    assert!(answer.body.contains("tracestate: a=b\r\n"), "{}", answer.body);
+}
+
+#[test]
+fn a_log_of_json_has_a_line_for_each_tunnel_event_with_an_id_of_both_ends() {
+    let json = "log: {format: json}\n";
+    let pair = Pair::with(Options {
+        responder: json,
+        initiator: json,
+        ..Options::default()
+    });
+    let event = |eddy: &Eddy, message: &str| {
+        wait_for(message, || {
+            let log = eddy.log();
+            let mut events = log
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap());
+            events.find(|event| event["message"] == message)
+        })
+    };
+    let up = [&pair.responder, &pair.initiator].map(|eddy| event(eddy, "tunnel up"));
+    for event in &up {
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(
+            (&event["node"], &event["cluster"], &event["tenant"]),
+            (&"edge".into(), &"edges".into(), &"acme".into())
+        );
+    }
+    assert_eq!(up[0]["peer_tunnel"], up[1]["tunnel"]);
+    assert_eq!(post(pair.responder_admin, "/drain?node=edge").status, 200);
+    let down = [&pair.responder, &pair.initiator].map(|eddy| event(eddy, "tunnel down"));
+    assert_eq!(down[0]["tunnel"], up[0]["tunnel"]);
+    assert_eq!(down[0]["peer_tunnel"], down[1]["tunnel"]);
+    assert!(down.iter().all(|event| event["reason"].is_string()), "{down:?}");
+}
+
+#[test]
+fn what_is_logged_changes_at_run_time() {
+    let pair = Pair::start();
+    let admin = pair.responder_admin;
+    assert_eq!(get(admin, "/logging", &[]).body, "debug,h2=info\n");
+    let refused = || {
+        assert_eq!(get(pair.egress, "/nowhere", &[]).status, 404);
+        pair.responder.log().matches("request refused").count()
+    };
+    assert_eq!(refused(), 1);
+    let quiet = post(admin, "/logging?level=info");
+    assert_eq!((quiet.status, quiet.body.as_str()), (200, "info\n"));
+    assert_eq!(refused(), 1, "refusals are told at debug");
+    assert_eq!(post(admin, "/logging?level=info,eddy_runtime=debug").status, 200);
+    assert_eq!(refused(), 2);
+
+    let wrong = post(admin, "/logging?level=a=loud");
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.body.contains("MODULE=LEVEL"), "{}", wrong.body);
+    assert_eq!(post(admin, "/logging").status, 400);
+    assert_eq!(post(admin, "/logging?paths=x").status, 400);
+    assert_eq!(get(admin, "/logging", &[]).body, "info,eddy_runtime=debug\n");
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_named_with_its_key() {
+    let yaml = "node: {id: a, cluster: b}\ntunnels: {listen: 127.0.0.1:0}\negress: {listen: 127.0.0.1:0, host_id: [x-node-id], \
+                routes: [{prefix: /}]}\naccess_log: {file: /nowhere/at/all}\n";
+    let mut eddy = Eddy::with_config("responder", yaml);
+    assert_eq!(eddy.wait().code(), Some(1));
+    let log = eddy.log();
+    assert!(
+        log.contains("access_log.file: cannot write to /nowhere/at/all: "),
+        "{log}"
+    );
+}
