@@ -329,6 +329,7 @@ pub(crate) async fn start_responder(
     threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
         logging: Some(logging),
+        live: Rc::default(),
         role: Role::Responder(control),
         clock,
         config: text,
@@ -375,6 +376,7 @@ pub(crate) async fn start_initiator(
     threads.start("initiator", seeds, |seed| initiating::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
         logging: Some(logging),
+        live: Rc::default(),
         role: Role::Initiator(control),
         clock,
         config: text,

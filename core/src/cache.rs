@@ -284,6 +284,18 @@ impl Cache {
         counts
     }
 
+    /// How many requests this worker has on the tunnels of an identity.
+    pub fn requests(&self, identity: &Identity) -> u32 {
+        let index = match &self.tenancy {
+            Tenancy::Shared(index) => Some(index),
+            Tenancy::Isolated(tenants) => tenants.get(&identity.tenant),
+        };
+        let node = index.and_then(|index| index.nodes.get(&identity.node));
+        let tunnels = node.map(|node| node.tunnels.iter()).into_iter().flatten();
+        let own = tunnels.filter(|c| self.tunnels.get(&c.tunnel).is_some_and(|i| **i == *identity));
+        own.map(|c| c.streams).sum()
+    }
+
     /// How many requests this worker has on a tunnel.
     pub fn streams(&self, tunnel: TunnelId) -> u32 {
         let find = |identity: &Arc<Identity>| {

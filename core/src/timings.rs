@@ -126,6 +126,17 @@ impl Timings {
         self.0.iter().map(|(what, histogram)| (*what, histogram))
     }
 
+    /// All requests together, whatever their outcome.
+    pub fn requests(&self) -> Histogram {
+        let mut all = Histogram::new(REQUEST);
+        for (what, histogram) in self.iter() {
+            if let Timing::Request(..) = what {
+                all.merge(histogram);
+            }
+        }
+        all
+    }
+
     fn of(&mut self, what: Timing) -> &mut Histogram {
         self.0
             .entry(what)

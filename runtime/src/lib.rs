@@ -12,6 +12,7 @@ mod http;
 pub mod initiator;
 mod latch;
 pub mod net;
+pub mod overview;
 pub mod record;
 pub mod report;
 pub mod responder;

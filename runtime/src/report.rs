@@ -93,6 +93,8 @@ pub struct HostLine {
     pub draining: u32,
     /// Failed dials since the start, by reason.
     pub failures: std::collections::BTreeMap<String, u64>,
+    /// The last of them.
+    pub last_failure: Option<&'static str>,
     /// When the next dial is due, if one is.
     pub next_dial_in_seconds: Option<f64>,
 }

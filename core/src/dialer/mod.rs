@@ -52,6 +52,7 @@ struct Host {
     listed: bool,
     wanted: u32,
     failures: BTreeMap<&'static str, u64>,
+    last_failure: Option<&'static str>,
 }
 
 /// Keeps tunnels.
@@ -236,6 +237,7 @@ impl Dialer {
                 backing_off: 0,
                 draining: 0,
                 failures: &host.failures,
+                last_failure: host.last_failure,
                 next_attempt: None,
             };
             for place in self.slots.values().filter(|place| place.host == *key) {
@@ -409,6 +411,7 @@ impl Dialer {
     fn count_failure(&mut self, host: &HostKey, why: &DialFailure) {
         if let Some(host) = self.hosts.get_mut(host) {
             *host.failures.entry(why.label()).or_default() += 1;
+            host.last_failure = Some(why.label());
         }
     }
 

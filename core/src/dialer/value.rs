@@ -149,6 +149,8 @@ pub struct HostView<'a> {
     pub draining: u32,
     /// Failures since the host appeared, by kind.
     pub failures: &'a BTreeMap<&'static str, u64>,
+    /// The last failure.
+    pub last_failure: Option<&'static str>,
     /// When the next dial is due.
     pub next_attempt: Option<Instant>,
 }

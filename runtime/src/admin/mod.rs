@@ -1,10 +1,12 @@
 //! The admin listener of both roles. Each answer is put together from what the workers report when asked, so
 //! that no number is shared with the request path.
 
+mod body;
 mod drain;
 mod explain;
 mod logging;
 mod metrics;
+mod overview;
 mod text;
 
 use std::cell::Cell;
@@ -18,7 +20,9 @@ use eddy_core::stats::Sheet;
 use eddy_core::timings::Timings;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -30,6 +34,7 @@ use crate::net::{Listener, Network};
 use crate::report::{ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
 
+use self::body::AdminBody;
 pub use self::logging::Logging;
 
 /// A pause where accepting fails because something has run out.
@@ -57,6 +62,8 @@ pub struct Admin<N: Network> {
     pub draining: Cell<bool>,
     /// What is logged, if that can be changed.
     pub logging: Option<Rc<Logging>>,
+    /// How many status pages are live.
+    pub live: Rc<Cell<u32>>,
 }
 
 impl<N: Network> Admin<N> {
@@ -112,6 +119,18 @@ impl<N: Network> Admin<N> {
         }
     }
 
+    fn node_info(&self) -> NodeInfo<'_> {
+        let node = self.node();
+        NodeInfo {
+            id: node.id.as_str(),
+            cluster: node.cluster.as_str(),
+        }
+    }
+
+    const fn state_label(&self) -> &'static str {
+        if self.draining.get() { "DRAINING" } else { "LIVE" }
+    }
+
     fn workers(&self) -> u16 {
         match &self.role {
             Role::Responder(control) => control.config.workers,
@@ -120,12 +139,17 @@ impl<N: Network> Admin<N> {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<AdminBody>;
 
 /// Serves the admin endpoints until dropped.
 pub async fn serve<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
     accept(listener, admin, async |admin, request| {
-        admin_answer(&admin, &request).await
+        let mut answer = admin_answer(&admin, &request).await;
+        // Nobody's page may take these answers for its own kind.
+        answer
+            .headers_mut()
+            .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
     })
     .await;
 }
@@ -134,7 +158,7 @@ pub async fn serve<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
 pub async fn serve_api<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
     accept(listener, admin, async |admin, request| {
         let reports = admin.reports().await;
-        api::of_initiator(&request, &connected(&reports))
+        api::of_initiator(&request, &connected(&reports)).map(AdminBody::Whole)
     })
     .await;
 }
@@ -184,8 +208,12 @@ pub(crate) fn query(uri: &Uri) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+fn whole(text: impl Into<Bytes>) -> AdminBody {
+    AdminBody::Whole(Full::new(text.into()))
+}
+
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(text.into()));
+    let mut response = Response::new(whole(text));
     *response.status_mut() = status;
     let utf8 = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, utf8);
@@ -195,7 +223,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_string_pretty(value) {
         Ok(text) => {
-            let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
+            let mut response = Response::new(whole(text + "\n"));
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(CONTENT_TYPE, json);
             response
@@ -205,6 +233,9 @@ fn json(value: &impl Serialize) -> Answer {
 }
 
 const HELP: &str = "\
+GET /               the status page
+GET /overview       what the status page shows (JSON); ?search=TEXT, &after=CURSOR
+GET /overview/live  the same once a second, as server-sent events
 GET /stats          every number, one line each, sorted
                       ?filter=REGEX   lines whose name matches
                       ?usedonly       lines that are not 0
@@ -226,11 +257,27 @@ POST /logging       ?level=FILTER: log that from now on; as --log does
 GET /help           this
 ";
 
-async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>) -> Answer {
+/// The page needs nothing but itself and this admin.
+const PAGE_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn status_page() -> Answer {
+    let mut response = Response::new(whole(include_str!("page.html")));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_MAY));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+async fn admin_answer<N: Network>(admin: &Rc<Admin<N>>, request: &Request<Incoming>) -> Answer {
     let path = request.uri().path();
     if !matches!(
         path,
         "/" | "/help"
+            | "/favicon.ico"
+            | "/overview"
+            | "/overview/live"
             | "/stats"
             | "/stats/prometheus"
             | "/metrics"
@@ -259,6 +306,10 @@ async fn admin_answer<N: Network>(admin: &Admin<N>, request: &Request<Incoming>)
         return answer;
     }
     match path {
+        "/" => status_page(),
+        "/favicon.ico" => plain(StatusCode::NO_CONTENT, ""),
+        "/overview" => overview::once(admin, request.uri()).await,
+        "/overview/live" => overview::live(admin, request.uri()),
         "/drain" => drain::answer(admin, request.uri()).await,
         "/stats" => stats(admin, request.uri()).await,
         "/stats/prometheus" | "/metrics" => metrics(admin).await,
@@ -367,15 +418,11 @@ struct NodeInfo<'a> {
 }
 
 fn server_info<N: Network>(admin: &Admin<N>) -> Answer {
-    let node = admin.node();
     json(&ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         role: admin.role_label(),
-        state: if admin.draining.get() { "DRAINING" } else { "LIVE" },
-        node: NodeInfo {
-            id: node.id.as_str(),
-            cluster: node.cluster.as_str(),
-        },
+        state: admin.state_label(),
+        node: admin.node_info(),
         uptime_seconds: round(admin.clock.now().since_origin()),
         workers: admin.workers(),
     })

@@ -10,6 +10,7 @@ use eddy_core::timings::{Outcome, Timing, Timings};
 use hyper::StatusCode;
 
 use crate::clock::Clock;
+use crate::overview::Requests;
 use crate::record::{Record, Recorder};
 
 /// The numbers of one hop.
@@ -60,6 +61,18 @@ impl Counters {
     fn respond(&self, status: StatusCode) {
         if let Some(class) = self.responses.get(usize::from(status.as_u16() / 100)) {
             increase(class);
+        }
+    }
+
+    /// What the status page shows of requests.
+    pub(crate) fn overview(&self) -> Requests {
+        let refused = Refusal::ALL.into_iter().filter(|why| why.status() >= 500);
+        let refused: u64 = refused.map(|why| self.refused[why as usize].get()).sum();
+        Requests {
+            total: self.requests.get(),
+            in_flight: self.in_flight.get(),
+            errors: self.responses[5].get() + self.truncated.get() + refused,
+            durations: self.durations.borrow().requests(),
         }
     }
 

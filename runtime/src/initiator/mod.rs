@@ -5,6 +5,7 @@
 
 mod dial;
 mod names;
+mod overview;
 mod report;
 mod serve;
 mod services;
@@ -38,6 +39,7 @@ use crate::config::InitiatorConfig;
 use crate::http::counters::Counters;
 use crate::latch::Latch;
 use crate::net::Network;
+use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueue;
 use crate::report::Report;
 use crate::responder::Selection;
@@ -48,6 +50,8 @@ pub(crate) enum Message {
     Hosts(ClusterName, Vec<SocketAddr>),
     /// The admin asks.
     Report(oneshot::Sender<Report>),
+    /// The status page asks.
+    Overview(Arc<Wanted>, oneshot::Sender<Overview>),
     /// Finish.
     Drain,
     /// Replace the tunnels that are meant; says how many those are.
@@ -96,6 +100,17 @@ impl Control {
             renewed += count.await.unwrap_or(0);
         }
         renewed
+    }
+
+    /// What the status page shows of every worker.
+    pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
+        let mut all = Vec::new();
+        for worker in &self.workers {
+            let (answer, overview) = oneshot::channel();
+            let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
+            all.extend(overview.await.ok());
+        }
+        all
     }
 
     /// Asks every worker.
@@ -326,6 +341,10 @@ impl<N: Network> Worker<N> {
             Message::Report(answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.report());
+            }
+            Message::Overview(wanted, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.overview(&wanted));
             }
             Message::Renew(selection, answer) => {
                 // Who asked may have gone.

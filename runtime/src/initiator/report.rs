@@ -51,7 +51,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn hosts(&self, now: Instant) -> Vec<HostLine> {
+    pub(super) fn hosts(&self, now: Instant) -> Vec<HostLine> {
         let lanes = self.lanes.borrow();
         let views = lanes.iter().flat_map(|lane| lane.dialer.hosts());
         let lines = views.map(|view| HostLine {
@@ -67,6 +67,7 @@ impl<N: Network> Worker<N> {
                 .iter()
                 .map(|(why, n)| ((*why).to_owned(), *n))
                 .collect(),
+            last_failure: view.last_failure,
             next_dial_in_seconds: view.next_attempt.map(|at| round(at - now)),
         });
         lines.collect()

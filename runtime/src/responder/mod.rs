@@ -8,6 +8,7 @@ mod accept;
 mod egress;
 pub mod explain;
 mod leave;
+mod overview;
 mod proxy;
 mod report;
 mod start;
@@ -46,6 +47,7 @@ use crate::http::body::Question;
 use crate::http::counters::{Counters, increase};
 use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
+use crate::overview::{Overview, Wanted};
 use crate::report::Report;
 
 use self::explain::{Asked, Choice};
@@ -82,6 +84,10 @@ pub(crate) enum Message<N: Network> {
     Missing(TunnelId, bool),
     /// The admin asks.
     Report(oneshot::Sender<Report>),
+    /// The status page asks.
+    Overview(Arc<Wanted>, oneshot::Sender<Overview>),
+    /// The status page asks how many requests of this worker are on the tunnels of each of these.
+    Requests(Arc<[Arc<Identity>]>, oneshot::Sender<Vec<u32>>),
     /// The admin asks what would become of a request.
     Explain(Asked, oneshot::Sender<Choice>),
     /// Finish.
@@ -340,6 +346,15 @@ impl<N: Network> Worker<N> {
             Message::Report(answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.report());
+            }
+            Message::Overview(wanted, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.overview(&wanted));
+            }
+            Message::Requests(whose, answer) => {
+                let cache = self.cache.borrow();
+                // Who asked may have gone.
+                let _ = answer.send(whose.iter().map(|identity| cache.requests(identity)).collect());
             }
             Message::Explain(asked, answer) => {
                 // Who asked may have gone.

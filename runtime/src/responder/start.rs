@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::identity::WorkerId;
+use eddy_core::identity::{Identity, WorkerId};
 use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +16,7 @@ use super::{Message, Selection};
 use crate::clock::Clock;
 use crate::config::ResponderConfig;
 use crate::net::{Network, Sharing};
+use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueue;
 use crate::report::Report;
 
@@ -99,6 +100,30 @@ impl<N: Network> Control<N> {
             choices.extend(choice.await.ok());
         }
         choices
+    }
+
+    /// What the status page shows of every worker.
+    pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
+        let mut all = Vec::new();
+        for worker in &self.workers {
+            let (answer, overview) = oneshot::channel();
+            let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
+            all.extend(overview.await.ok());
+        }
+        all
+    }
+
+    /// How many requests are on the tunnels of each of these.
+    pub async fn requests(&self, whose: &Arc<[Arc<Identity>]>) -> Vec<u64> {
+        let mut sums = vec![0; whose.len()];
+        for worker in &self.workers {
+            let (answer, counts) = oneshot::channel();
+            let _ = worker.send(Message::Requests(Arc::clone(whose), answer));
+            for (sum, count) in sums.iter_mut().zip(counts.await.unwrap_or_default()) {
+                *sum += u64::from(count);
+            }
+        }
+        sums
     }
 
     /// Asks every worker and adds the answers up.

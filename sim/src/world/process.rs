@@ -273,6 +273,7 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
     };
     let admin = Rc::new(Admin {
         logging: None,
+        live: Rc::default(),
         role,
         clock,
         config: text,

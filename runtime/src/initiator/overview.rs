@@ -1,0 +1,44 @@
+//! What the status page shows of a worker.
+
+use super::Worker;
+use crate::net::Network;
+use crate::overview::{Event, Overview, Wanted, newest};
+use crate::report::Calendar;
+
+impl<N: Network> Worker<N> {
+    pub(super) fn overview(&self, wanted: &Wanted) -> Overview {
+        let calendar = Calendar {
+            now: self.clock.now(),
+            wall: self.net.wall(),
+        };
+        let mut overview = Overview::new(self.http.overview());
+        overview.tunnels.opened = self.opened.get();
+        let tunnels = self.tunnels.borrow();
+        let mut opened = Vec::new();
+        for (id, up) in &*tunnels {
+            overview.tunnels.count(up.state);
+            if let Some(row) = overview.row(wanted, &up.identity) {
+                row.count(up.state);
+                row.requests += u64::from(up.carrier.streams.get());
+                row.host = row.host.take().or_else(|| Some(up.host.to_string()));
+                row.has_been_up_for(calendar.ago(up.opened));
+            }
+            if wanted.matches(&up.identity) {
+                opened.push((*id, up));
+            }
+        }
+        for (id, up) in newest(opened, |(_, up)| up.opened) {
+            let host = Some(up.host.to_string());
+            let event = Event::up(id, &up.identity, host, calendar.unix_ms(up.opened));
+            overview.events.push(event);
+        }
+        overview.tell_closed(wanted, &self.closed.borrow(), &calendar);
+        let identities = self.lanes.borrow();
+        let identities = identities.iter().map(|lane| &lane.address.identity);
+        if self.id.0 == 0 {
+            overview.matching = identities.filter(|identity| wanted.matches(identity)).count() as u64;
+        }
+        overview.hosts = self.hosts(calendar.now);
+        overview
+    }
+}

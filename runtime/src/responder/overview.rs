@@ -1,0 +1,51 @@
+//! What the status page shows of a worker.
+
+use std::collections::BTreeSet;
+
+use super::Worker;
+use crate::net::Network;
+use crate::overview::{Event, Overview, Wanted, newest};
+use crate::report::Calendar;
+
+impl<N: Network> Worker<N> {
+    pub(super) fn overview(&self, wanted: &Wanted) -> Overview {
+        let calendar = Calendar {
+            now: self.clock.now(),
+            wall: self.net.wall(),
+        };
+        let mut overview = Overview::new(self.http.overview());
+        if self.tells_for_all() {
+            let absences = self.absences.borrow();
+            let here = || absences.here();
+            let nodes: BTreeSet<_> = here().map(|i| (&i.tenant, &i.node)).collect();
+            let clusters: BTreeSet<_> = here().map(|i| (&i.tenant, &i.cluster)).collect();
+            overview.nodes = nodes.len() as u64;
+            overview.clusters = clusters.len() as u64;
+            overview.matching = here().filter(|i| wanted.matches(i)).count() as u64;
+        }
+        let registry = self.registry.borrow();
+        overview.tunnels.opened = registry.opened_total();
+        overview.tunnels.duplicates = self.duplicates_seen.get();
+        let guests = self.guests.borrow();
+        let peer = |id| guests.get(&id).map(|guest| guest.peer.to_string());
+        let mut opened = Vec::new();
+        for (id, tunnel) in registry.tunnels() {
+            let state = tunnel.state.label();
+            overview.tunnels.count(state);
+            if let Some(row) = overview.row(wanted, &tunnel.identity) {
+                row.count(state);
+                row.host = row.host.take().or_else(|| peer(id));
+                row.has_been_up_for(calendar.ago(tunnel.opened));
+            }
+            if wanted.matches(&tunnel.identity) {
+                opened.push((tunnel.opened, id, &tunnel.identity));
+            }
+        }
+        for (at, id, identity) in newest(opened, |(at, ..)| *at) {
+            let event = Event::up(id, identity, peer(id), calendar.unix_ms(at));
+            overview.events.push(event);
+        }
+        overview.tell_closed(wanted, registry.closed(), &calendar);
+        overview
+    }
+}
