@@ -7,4 +7,6 @@ EDDY_ENVOY="${EDDY_ENVOY:-$(.ci/install-envoy | tail -n 1)}"
 export EDDY_ENVOY
 EDDY_PROMETHEUS_CLIENT="${EDDY_PROMETHEUS_CLIENT:-$(.ci/install-prometheus-client | tail -n 1)}"
 export EDDY_PROMETHEUS_CLIENT
+EDDY_CHROMIUM="${EDDY_CHROMIUM:-$(.ci/install-chromium | tail -n 1)}"
+export EDDY_CHROMIUM
 cargo test --locked --workspace "$@"
