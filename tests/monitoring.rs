@@ -98,16 +98,18 @@ fn rules_and_dashboard_ask_for_what_there_is() {
 
 /// The queries of a dashboard, at any depth.
 fn expressions(value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .flat_map(|(key, value)| match value {
-                Value::String(text) if key == "expr" => vec![text.clone()],
-                other => expressions(other),
-            })
-            .collect(),
-        Value::Array(items) => items.iter().flat_map(expressions).collect(),
-        _ => Vec::new(),
+    if let Some(fields) = value.as_object() {
+        let own = fields.get("expr").and_then(Value::as_str).map(str::to_owned);
+        own.into_iter()
+            .chain(fields.values().flat_map(expressions))
+            .collect()
+    } else {
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(expressions)
+            .collect()
     }
 }
 

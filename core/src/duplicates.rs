@@ -166,6 +166,15 @@ impl Duplicates {
         }
     }
 
+    /// How many node ids several processes have a live tunnel under.
+    pub fn shared(&self) -> usize {
+        let several = |node: &&Node| {
+            let first = node.there.first().and_then(|presence| presence.instance);
+            node.has_another(first)
+        };
+        self.nodes.values().filter(several).count()
+    }
+
     /// Whether another process has a tunnel under the node id of this live one.
     pub fn is_duplicate(&self, tunnel: TunnelId) -> bool {
         let node = self.keys.get(&tunnel).and_then(|key| self.nodes.get(key));

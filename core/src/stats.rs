@@ -106,10 +106,14 @@ pub enum Name {
     ClusterTunnels(Option<WorkerId>, ClusterId),
     /// A responder's tunnels of one node in one cluster.
     IdentityTunnels(ClusterId, NodeId),
-    /// How many different identities' nodes have a tunnel on any worker.
+    /// How many different nodes have a tunnel on any worker.
     Nodes,
     /// How many different clusters have a tunnel on any worker.
     Clusters,
+    /// How many node ids several processes have a tunnel under.
+    NodesShared,
+    /// How many tunnels an initiator is to keep.
+    Wanted,
     /// Lines of the access log that were dropped.
     AccessLogDropped,
     /// How many different nodes have a tunnel on a worker.
@@ -179,6 +183,8 @@ impl Name {
             }
             Self::Nodes => "reverse_tunnel.nodes".into(),
             Self::Clusters => "reverse_tunnel.clusters".into(),
+            Self::NodesShared => "reverse_tunnel.nodes_shared".into(),
+            Self::Wanted => "reverse_tunnel.wanted".into(),
             Self::AccessLogDropped => "access_log.dropped".into(),
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
@@ -225,6 +231,8 @@ impl Name {
             | Self::Ping(_)
             | Self::Nodes
             | Self::Clusters
+            | Self::NodesShared
+            | Self::Wanted
             | Self::AccessLogDropped
             | Self::Duplicates
             | Self::Opened

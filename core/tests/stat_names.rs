@@ -79,6 +79,8 @@ fn plain_names() -> Vec<Name> {
         Name::Duplicates,
         Name::Nodes,
         Name::Clusters,
+        Name::NodesShared,
+        Name::Wanted,
         Name::AccessLogDropped,
         Name::Opened,
         Name::Open,

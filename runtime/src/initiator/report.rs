@@ -89,6 +89,10 @@ impl<N: Network> Worker<N> {
                 *count,
             );
         }
+        for view in self.lanes.borrow().iter().flat_map(|lane| lane.dialer.hosts()) {
+            let places = view.connected + view.connecting + view.backing_off;
+            sheet.add(Name::Wanted, u64::from(places));
+        }
         sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
         sheet.add(Name::Opened, self.opened.get());
         sheet.add(Name::Open, self.tunnels.borrow().len() as u64);

@@ -81,6 +81,7 @@ impl<N: Network> Worker<N> {
                     .map(|identity| (identity.tenant.as_str(), of(identity)));
                 places.collect::<BTreeSet<_>>().len() as u64
             };
+            sheet.add(Name::NodesShared, self.duplicates.borrow().shared() as u64);
             sheet.add(Name::Nodes, different(|i| i.node.as_str()));
             sheet.add(Name::Clusters, different(|i| i.cluster.as_str()));
         }

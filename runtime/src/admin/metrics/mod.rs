@@ -8,6 +8,8 @@ use eddy_core::histogram;
 use eddy_core::stats::{Name, Sheet};
 use eddy_core::timings::{Timing, Timings};
 use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use self::series::{series, timing};
@@ -56,7 +58,10 @@ pub(super) fn render(
     for (what, histogram) in timings.iter() {
         page.histogram(what, histogram);
     }
-    TextEncoder::new().encode_to_string(&page.families())
+    let mut families = page.families();
+    // What the operating system says of the process, under the names that all programs have for it.
+    families.extend(ProcessCollector::for_self().collect());
+    TextEncoder::new().encode_to_string(&families)
 }
 
 const DROPPED: Family = (

@@ -114,6 +114,22 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
             ),
             vec![],
         ),
+        Name::NodesShared => (
+            (
+                "eddy_nodes_shared",
+                GAUGE,
+                "Node ids that several processes have a tunnel under now.",
+            ),
+            vec![],
+        ),
+        Name::Wanted => (
+            (
+                "eddy_tunnels_wanted",
+                GAUGE,
+                "Tunnels that an initiator is to keep.",
+            ),
+            vec![],
+        ),
         Name::AccessLogDropped => (
             (
                 "eddy_access_log_dropped_total",
