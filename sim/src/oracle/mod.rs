@@ -5,6 +5,7 @@
 
 mod disturbance;
 mod requests;
+mod truth;
 mod tunnels;
 
 use std::fmt;
@@ -20,8 +21,6 @@ use crate::scenario::{Process, Scenario};
 use crate::world::ledger::Ledger;
 use crate::world::process::Slot;
 
-/// Until then what has just changed need not be known everywhere.
-const QUIET: Duration = Duration::from_secs(3);
 /// What a verdict may take beyond the times of the configuration: latency, a lost segment, a timer's jitter.
 const SLACK: Duration = Duration::from_secs(4);
 
@@ -152,30 +151,6 @@ impl Oracle {
                         seen: format!("it holds it {:?} after it became useless", now - since),
                     });
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// What each process says of its tunnels is what the network knows.
-    fn check_truth(&self, now: Duration) -> Result<(), Breach> {
-        let last = self.tunnels.last_change.max(self.disturbances.last_change());
-        let quiet = last.max(self.noise_until) + QUIET <= now && !self.disturbances.any_ongoing();
-        if !quiet || self.tunnels.any_half_open() {
-            return Ok(());
-        }
-        for slot in self.slots.iter().filter(|slot| slot.is_alive()) {
-            let claims = slot.claims.borrow();
-            let Some(claims) = claims.as_ref().filter(|claims| claims.at + QUIET / 2 >= now) else {
-                continue;
-            };
-            let truth = self.tunnels.held_by(slot.id);
-            if claims.tunnels != truth {
-                return Err(Breach {
-                    invariant: Invariant::Truth,
-                    expected: format!("{} says that it has {truth} tunnels", slot.name),
-                    seen: format!("it says {}", claims.tunnels),
-                });
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What clients sent, what services got, and what came back: written by both, read by the oracle.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -79,10 +79,13 @@ pub(crate) struct Ledger {
     requests: RefCell<BTreeMap<u64, Request>>,
     /// Requests in which something happened since the oracle looked.
     news: RefCell<Vec<u64>>,
+    /// When one was sent or ended.
+    last_change: Cell<Duration>,
 }
 
 impl Ledger {
     pub(crate) fn send(&self, request: Request) -> u64 {
+        self.last_change.set(request.sent);
         let mut requests = self.requests.borrow_mut();
         let id = requests.len() as u64 + 1;
         requests.insert(id, request);
@@ -103,6 +106,7 @@ impl Ledger {
             return Duration::ZERO;
         };
         request.ended = Some((at, outcome));
+        self.last_change.set(at);
         self.news.borrow_mut().push(id);
         at.saturating_sub(request.sent)
     }
@@ -121,6 +125,15 @@ impl Ledger {
             .values()
             .filter(|request| request.ended.is_none())
             .count()
+    }
+
+    pub(crate) const fn last_change(&self) -> Duration {
+        self.last_change.get()
+    }
+
+    /// Shows each.
+    pub(crate) fn each(&self, look: impl FnMut(&Request)) {
+        self.requests.borrow().values().for_each(look);
     }
 
     /// A copy of all.

@@ -80,6 +80,8 @@ pub(crate) struct Slot {
     pub(crate) life: Cell<Life>,
     pub(crate) frozen: Cell<bool>,
     incarnation: Cell<u32>,
+    /// When it was last started.
+    pub(crate) began: Cell<Duration>,
     pub(crate) claims: RefCell<Option<Claims>>,
     admin: RefCell<Option<Rc<Admin<SimNetwork>>>>,
     pub(crate) failure: RefCell<Option<String>>,
@@ -112,6 +114,7 @@ impl Slot {
             life: Cell::new(Life::Stopped),
             frozen: Cell::default(),
             incarnation: Cell::default(),
+            began: Cell::default(),
             claims: RefCell::default(),
             admin: RefCell::default(),
             failure: RefCell::default(),
@@ -163,6 +166,7 @@ impl Supervised {
         match signal {
             Signal::Start if self.body.is_none() => {
                 slot.incarnation.set(slot.incarnation.get() + 1);
+                slot.began.set(now());
                 slot.life.set(Life::Running);
                 slot.frozen.set(false);
                 slot.note("running");

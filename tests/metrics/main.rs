@@ -2,10 +2,16 @@
 //!
 //! `$EDDY_PROMETHEUS_CLIENT` is the folder of Prometheus' Python client, or what `.ci/install-prometheus-client` fetched.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test that cannot go on fails; it measures real time"
+)]
 
-#[path = "kit/mod.rs"]
+#[path = "../kit/mod.rs"]
 mod kit;
+mod truth;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -43,7 +49,7 @@ fn client() -> PathBuf {
 }
 
 /// The samples of a process, by name and labels.
-fn samples(admin: u16) -> BTreeMap<String, f64> {
+pub(crate) fn samples(admin: u16) -> BTreeMap<String, f64> {
     let answer = get(admin, "/metrics", &[]);
     assert_eq!(answer.status, 200);
     let version = Some("text/plain; version=0.0.4; charset=utf-8");
@@ -170,7 +176,7 @@ fn a_series_vanishes_with_its_node_and_the_reason_is_counted() {
 
 #[test]
 fn every_family_is_documented() {
-    let guide = include_str!("../docs/operations.md");
+    let guide = include_str!("../../docs/operations.md");
     let pair = Pair::start();
     for admin in [pair.responder_admin, pair.initiator_admin] {
         for line in get(admin, "/metrics", &[]).body.lines() {
