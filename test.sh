@@ -12,3 +12,5 @@ export EDDY_PROMTOOL
 EDDY_CHROMIUM="${EDDY_CHROMIUM:-$(.ci/install-chromium | tail -n 1)}"
 export EDDY_CHROMIUM
 cargo test --locked --workspace "$@"
+# Spans are in builds that ask for them.
+cargo test --locked -p eddy --features otlp --test otlp

@@ -410,6 +410,7 @@ fn every_default_is_documented_as_it_is() {
             let key = match &*key {
                 "admin" | "api" => format!("{key}.listen"),
                 "access_log" => format!("{key}.file"),
+                "traces" => format!("{key}.otlp"),
                 _ => key,
             };
             let default = documented

@@ -3,8 +3,11 @@
 mod access_log;
 mod cli;
 mod logging;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod process;
 mod sandbox;
+mod writers;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -8,24 +8,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use eddy_runtime::admin::{self, Admin, Logging, Role};
 use eddy_runtime::clock::Clock;
-use eddy_runtime::config::{AccessLogConfig, Config, ConfigError, InitiatorConfig, ResponderConfig};
+use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
 use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
-use eddy_runtime::record::RecordQueue;
 use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::access_log;
 use crate::logging::{LogError, Wish};
+use crate::writers::{Telling, Writers};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -44,6 +42,8 @@ pub(crate) enum Failure {
     System { what: &'static str, source: io::Error },
     /// There is no log.
     Log(LogError),
+    /// Spans cannot be sent.
+    Traces(String),
     /// The access log cannot be opened.
     AccessLog { file: String, source: io::Error },
     /// Standard output is closed.
@@ -74,6 +74,7 @@ impl fmt::Display for Failure {
             Self::Start(error) => error.fmt(f),
             Self::System { what, source } => write!(f, "{what}: {source}"),
             Self::Log(error) => error.fmt(f),
+            Self::Traces(why) => write!(f, "traces.otlp: {why}"),
             Self::AccessLog { file, source } => {
                 write!(f, "access_log.file: cannot write to {file}: {source}")
             }
@@ -103,7 +104,7 @@ impl From<StartError> for Failure {
     }
 }
 
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure::System { what, source }
 }
 
@@ -128,7 +129,7 @@ pub(crate) struct Threads {
     ended: mpsc::UnboundedReceiver<Result<(), Failure>>,
     end: mpsc::UnboundedSender<Result<(), Failure>>,
     /// Those that write what the workers tell; each ends after them.
-    writers: Vec<JoinHandle<()>>,
+    writers: Writers,
 }
 
 impl Threads {
@@ -138,7 +139,7 @@ impl Threads {
             running: 0,
             ended,
             end,
-            writers: Vec::new(),
+            writers: Writers::default(),
         }
     }
 
@@ -169,35 +170,6 @@ impl Threads {
         Ok(())
     }
 
-    /// Starts what writes the access log, if there is one.
-    pub(crate) fn start_writer(
-        &mut self,
-        to: Option<&AccessLogConfig>,
-    ) -> Result<Option<RecordQueue>, Failure> {
-        let Some(config) = to else {
-            return Ok(None);
-        };
-        let mut lines = access_log::open(config).map_err(|source| Failure::AccessLog {
-            file: config.file.clone(),
-            source,
-        })?;
-        let (queue, records) = RecordQueue::new(false);
-        let writer = std::thread::Builder::new()
-            .name("access_log".to_owned())
-            .spawn(move || access_log::write(&records, &mut lines))
-            .map_err(system("cannot start a thread"))?;
-        self.writers.push(writer);
-        Ok(Some(queue))
-    }
-
-    /// Waits until what the workers told has been written. They must have ended.
-    fn finish_writing(&mut self) {
-        for writer in self.writers.drain(..) {
-            // One that panicked has nothing more to write.
-            let _ = writer.join();
-        }
-    }
-
     /// Waits until every thread has ended well, or one has not.
     pub(crate) async fn finished(&mut self) -> Result<(), Failure> {
         while self.running > 0 {
@@ -207,7 +179,7 @@ impl Threads {
             self.running -= 1;
             ended?;
         }
-        self.finish_writing();
+        self.writers.finish();
         Ok(())
     }
 }
@@ -314,7 +286,12 @@ pub(crate) async fn start_responder(
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Responder(config.clone()).effective();
     let (clock, admin_at) = (Clock::start(), config.admin.clone());
-    let records = threads.start_writer(config.access_log.as_ref())?;
+    let records = threads.writers.start(&Telling {
+        role: "responder",
+        node: &config.node,
+        access_log: config.access_log.as_ref(),
+        traces: config.traces.as_ref(),
+    })?;
     let (control, mut seeds) =
         responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
     let admin_listener = match &admin_at {
@@ -366,7 +343,12 @@ pub(crate) async fn start_initiator(
         Some(api) => Some(listen("api.listen", api.listen).await?),
         None => None,
     };
-    let records = threads.start_writer(config.access_log.as_ref())?;
+    let records = threads.writers.start(&Telling {
+        role: "initiator",
+        node: &config.node,
+        access_log: config.access_log.as_ref(),
+        traces: config.traces.as_ref(),
+    })?;
     let (control, mut seeds) = initiating::prepare(Arc::new(config), clock, seed()?);
     tracing::info!(workers = seeds.len(), "initiator");
     for seed in &mut seeds {

@@ -65,7 +65,7 @@ pub struct Tunnels {
     pub draining: u64,
     /// Those that ever opened.
     pub opened: u64,
-    /// Those that opened under a node id that another process had too.
+    /// Node ids that several processes have a tunnel under; told by one worker.
     pub duplicates: u64,
 }
 

@@ -28,20 +28,27 @@ const QUEUE_MAX: usize = 8192;
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// The end where records are written.
-pub type Records = Receiver<Record>;
+pub type Records = Receiver<Arc<Record>>;
 
-/// Where the workers of a process put their records.
-#[derive(Clone, Debug)]
-pub struct RecordQueue {
-    queue: SyncSender<Record>,
+/// Where the workers of a process put their records: a queue for each writer, so that a slow one keeps up no other.
+#[derive(Clone, Debug, Default)]
+pub struct RecordQueues {
+    queues: Vec<SyncSender<Arc<Record>>>,
     traces: bool,
 }
 
-impl RecordQueue {
-    /// A queue; `traces` if the records are to be spans too, so that each hop continues the trace of the one before.
-    pub fn new(traces: bool) -> (Self, Records) {
+impl RecordQueues {
+    /// A queue for one more writer.
+    pub fn add(&mut self) -> Records {
         let (queue, records) = sync_channel(QUEUE_MAX);
-        (Self { queue, traces }, records)
+        self.queues.push(queue);
+        records
+    }
+
+    /// A queue for a writer of spans: from now on each hop continues the trace of the one before.
+    pub fn add_traces(&mut self) -> Records {
+        self.traces = true;
+        self.add()
     }
 }
 
@@ -74,8 +81,8 @@ pub struct Record {
     pub outcome: Outcome,
     /// Why Eddy answered it itself.
     pub reason: Option<&'static str>,
-    /// How much of its body has come; of one that is kept to be sent again, all of it.
-    pub request_bytes: Arc<AtomicU64>,
+    /// Grows as its body comes.
+    pub(crate) request_bytes: Arc<AtomicU64>,
     /// How much of the answer's body was passed on.
     pub response_bytes: u64,
     /// Its own span, and its parent's, if it is to be traced.
@@ -106,6 +113,11 @@ struct Line<'a> {
 }
 
 impl Record {
+    /// How much of its body has come; of one that is kept to be sent again, all of it.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.load(Ordering::Relaxed)
+    }
+
     /// One line of JSON, with its end.
     pub fn line(&self) -> String {
         let identity = self.identity.as_deref();
@@ -119,7 +131,7 @@ impl Record {
             outcome: self.outcome.label(),
             reason: self.reason,
             duration_ms: self.took.as_micros() as f64 / 1000.0,
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
             tenant: identity.map(|identity| identity.tenant.as_str()),
             cluster: identity.map(|identity| identity.cluster.as_str()),
@@ -143,7 +155,7 @@ fn rfc3339(since_1970: Duration) -> String {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     hop: &'static str,
-    records: Option<RecordQueue>,
+    records: RecordQueues,
     dropped: Cell<u64>,
     ids: RefCell<Rng>,
 }
@@ -153,20 +165,23 @@ impl Recorder {
     pub(crate) const fn new(hop: &'static str, rng: Rng) -> Self {
         Self {
             hop,
-            records: None,
+            records: RecordQueues {
+                queues: Vec::new(),
+                traces: false,
+            },
             dropped: Cell::new(0),
             ids: RefCell::new(rng),
         }
     }
 
     /// From now on it tells of requests, if it is to.
-    pub(crate) fn tell(&mut self, records: Option<RecordQueue>) {
+    pub(crate) fn tell(&mut self, records: RecordQueues) {
         self.records = records;
     }
 
     /// Records that found the queue full; `None` if nobody wants any.
     pub(crate) fn dropped(&self) -> Option<u64> {
-        self.records.as_ref().map(|_| self.dropped.get())
+        (!self.records.queues.is_empty()).then(|| self.dropped.get())
     }
 
     /// Sees to it that a request has an id, and begins its record, if anybody wants one. `wall` is what time it is, since 1970.
@@ -178,8 +193,14 @@ impl Recorder {
     ) -> Option<Box<Record>> {
         let headers = request.headers_mut();
         let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id()).clone();
-        let traces = self.records.as_ref()?.traces;
-        let span = traces.then(|| self.continue_trace(headers)).flatten();
+        if self.records.queues.is_empty() {
+            return None;
+        }
+        let span = self
+            .records
+            .traces
+            .then(|| self.continue_trace(headers))
+            .flatten();
         Some(Box::new(Record {
             hop: self.hop,
             began: wall(),
@@ -202,10 +223,11 @@ impl Recorder {
 
     /// Hands a record over without waiting.
     pub(crate) fn end(&self, record: Record) {
-        if let Some(records) = &self.records
-            && records.queue.try_send(record).is_err()
-        {
-            increase(&self.dropped);
+        let record = Arc::new(record);
+        for queue in &self.records.queues {
+            if queue.try_send(Arc::clone(&record)).is_err() {
+                increase(&self.dropped);
+            }
         }
     }
 
@@ -256,9 +278,10 @@ mod tests {
     }
 
     fn recorder(traces: bool) -> (Recorder, Records) {
-        let (queue, records) = RecordQueue::new(traces);
+        let mut queues = RecordQueues::default();
+        let records = if traces { queues.add_traces() } else { queues.add() };
         let mut recorder = Recorder::new("egress", Rng::from_seed(1));
-        recorder.tell(Some(queue));
+        recorder.tell(queues);
         (recorder, records)
     }
 

@@ -1,18 +1,63 @@
 //! What a worker tells when the admin asks: one consistent turn of its own, to be added to the others'.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::identity::Identity;
-use eddy_core::stats::Sheet;
+use eddy_core::identity::{Identity, WorkerId};
+use eddy_core::router::Names;
+use eddy_core::stats::{Name, Sheet};
 use eddy_core::time::Instant;
 use eddy_core::timings::Timings;
 use serde::Serialize;
+
+/// What is asked of a worker: what it tells in one turn keeps its requests waiting.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Its numbers alone.
+    Numbers,
+    /// All there is of one node or cluster, and its numbers.
+    Of(Asked),
+    /// Everything.
+    Everything,
+}
+
+/// Whom a question is about.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Whether `id` is a node's or a cluster's.
+    pub names: Names,
+    /// The node or cluster.
+    pub id: String,
+    /// Its tenant, where tenants are kept apart.
+    pub tenant: Option<String>,
+}
+
+impl Ask {
+    /// Whether the tunnels of an identity are to be told one by one.
+    pub(crate) fn is_about(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Numbers => false,
+            Self::Everything => true,
+            Self::Of(asked) => {
+                let id = match asked.names {
+                    Names::Node => identity.node.as_str(),
+                    Names::Cluster | Names::Either => identity.cluster.as_str(),
+                };
+                let tenant = asked.tenant.as_ref();
+                id == asked.id && tenant.is_none_or(|tenant| tenant == identity.tenant.as_str())
+            }
+        }
+    }
+}
 
 /// One worker's answer.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Its numbers.
     pub stats: Sheet,
+    /// How many tunnels each identity has on it, if such numbers are wanted.
+    pub identities: Option<(WorkerId, BTreeMap<Arc<Identity>, u64>)>,
     /// How long things took.
     pub timings: Timings,
     /// Its tunnels.
@@ -23,6 +68,24 @@ pub struct Report {
     pub streams: Vec<(String, u32)>,
     /// The hosts that it dials.
     pub hosts: Vec<HostLine>,
+}
+
+impl Report {
+    /// Adds its numbers to those of others.
+    pub(crate) fn add_to(&self, sheet: &mut Sheet) {
+        sheet.merge(&self.stats);
+        let Some((worker, identities)) = &self.identities else {
+            return;
+        };
+        for (identity, count) in identities {
+            let Identity { node, cluster, .. } = &**identity;
+            for on in [None, Some(*worker)] {
+                sheet.add(Name::NodeTunnels(on, node.clone()), *count);
+                sheet.add(Name::ClusterTunnels(on, cluster.clone()), *count);
+            }
+            sheet.add(Name::IdentityTunnels(cluster.clone(), node.clone()), *count);
+        }
+    }
 }
 
 /// A tunnel, as `/tunnels` shows it.
@@ -92,7 +155,7 @@ pub struct HostLine {
     /// Tunnels that finish what runs on them.
     pub draining: u32,
     /// Failed dials since the start, by reason.
-    pub failures: std::collections::BTreeMap<String, u64>,
+    pub failures: BTreeMap<String, u64>,
     /// The last of them.
     pub last_failure: Option<&'static str>,
     /// When the next dial is due, if one is.

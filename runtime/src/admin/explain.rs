@@ -7,8 +7,8 @@ use eddy_core::router::Names;
 use serde::Serialize;
 
 use crate::net::Network;
-use crate::report::{ClosedLine, HostLine, IdentityLine, TunnelLine};
-use crate::responder::explain::{Asked, Choice};
+use crate::report::{Ask, Asked, ClosedLine, HostLine, IdentityLine, TunnelLine};
+use crate::responder::explain::Choice;
 
 use super::{Admin, Role};
 
@@ -64,21 +64,10 @@ pub(super) async fn explain<N: Network>(admin: &Admin<N>, asked: &Asked) -> Expl
         Role::Responder(control) => control.explain(asked).await,
         Role::Initiator(_) => Vec::new(),
     };
-    let is_asked = |identity: &IdentityLine| {
-        let id = match asked.names {
-            Names::Node => &identity.node,
-            Names::Cluster | Names::Either => &identity.cluster,
-        };
-        *id == asked.id
-            && asked
-                .tenant
-                .as_ref()
-                .is_none_or(|tenant| *tenant == identity.tenant)
-    };
     let (mut tunnels, mut hosts, mut closed) = (Vec::new(), Vec::new(), Vec::new());
-    for report in admin.reports().await {
-        tunnels.extend(report.tunnels.into_iter().filter(|line| is_asked(&line.identity)));
-        closed.extend(report.closed.into_iter().filter(|line| is_asked(&line.identity)));
+    for report in admin.reports(&Ask::Of(asked.clone())).await {
+        tunnels.extend(report.tunnels);
+        closed.extend(report.closed);
         let dialed = |line: &HostLine| asked.names == Names::Cluster && line.cluster == asked.id;
         hosts.extend(report.hosts.into_iter().filter(dialed));
     }

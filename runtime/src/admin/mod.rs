@@ -31,7 +31,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::config::{NodeConfig, StatsConfig};
 use crate::net::{Listener, Network};
-use crate::report::{ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
+use crate::report::{Ask, ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
 
 use self::body::AdminBody;
@@ -83,18 +83,15 @@ impl<N: Network> Admin<N> {
 
     /// How many tunnels are open.
     pub async fn tunnels_open(&self) -> usize {
-        self.reports()
-            .await
-            .iter()
-            .map(|report| report.tunnels.len())
-            .sum()
+        let reports = self.reports(&Ask::Everything).await;
+        reports.iter().map(|report| report.tunnels.len()).sum()
     }
 
     /// Asks every worker.
-    pub async fn reports(&self) -> Vec<Report> {
+    pub async fn reports(&self, ask: &Ask) -> Vec<Report> {
         match &self.role {
-            Role::Responder(control) => control.reports().await,
-            Role::Initiator(control) => control.reports().await,
+            Role::Responder(control) => control.reports(ask).await,
+            Role::Initiator(control) => control.reports(ask).await,
         }
     }
 
@@ -157,7 +154,7 @@ pub async fn serve<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
 /// Serves an initiator's JSON API until dropped.
 pub async fn serve_api<N: Network>(listener: N::Listener, admin: Rc<Admin<N>>) {
     accept(listener, admin, async |admin, request| {
-        let reports = admin.reports().await;
+        let reports = admin.reports(&Ask::Numbers).await;
         api::of_initiator(&request, &connected(&reports)).map(AdminBody::Whole)
     })
     .await;
@@ -328,7 +325,7 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
         Ok(query) => query,
         Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let sheet = || async { sum(&admin.reports().await) };
+    let sheet = || async { sum(&admin.reports(&Ask::Numbers).await) };
     let prefix = &admin.stats_config().prefix;
     match query.format {
         text::Format::Text => plain(StatusCode::OK, query.render(&sheet().await, prefix)),
@@ -338,7 +335,7 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
 }
 
 async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
-    let reports = admin.reports().await;
+    let reports = admin.reports(&Ask::Numbers).await;
     let mut timings = Timings::default();
     reports.iter().for_each(|report| timings.merge(&report.timings));
     let node = admin.node();
@@ -365,7 +362,7 @@ async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
 fn sum(reports: &[Report]) -> Sheet {
     let mut sheet = Sheet::default();
     for report in reports {
-        sheet.merge(&report.stats);
+        report.add_to(&mut sheet);
     }
     sheet
 }
@@ -385,7 +382,7 @@ async fn explained<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
 }
 
 async fn ready<N: Network>(admin: &Admin<N>) -> Answer {
-    let reports = admin.reports().await;
+    let reports = admin.reports(&Ask::Numbers).await;
     let unfit = if admin.draining.get() || reports.len() < usize::from(admin.workers()) {
         Some("draining")
     } else {
@@ -444,7 +441,7 @@ async fn tunnels<N: Network>(admin: &Admin<N>) -> Answer {
         closed: vec![],
     };
     let mut streams: BTreeMap<String, u32> = BTreeMap::new();
-    for report in admin.reports().await {
+    for report in admin.reports(&Ask::Everything).await {
         all.tunnels.extend(report.tunnels);
         all.hosts.extend(report.hosts);
         all.closed.extend(report.closed);

@@ -6,7 +6,7 @@ use eddy_core::router::Names;
 
 use super::initiator::{DialConfig, LivenessConfig, ServicesConfig};
 use super::responder::{EgressConfig, ListenConfig};
-use super::shared::{AccessLogConfig, Http2Config, LogConfig, NodeConfig, StatsConfig};
+use super::shared::{AccessLogConfig, Http2Config, LogConfig, NodeConfig, StatsConfig, TracesConfig};
 use super::value::Text;
 use super::{InitiatorConfig, ResponderConfig};
 
@@ -16,7 +16,7 @@ pub(super) fn responder(config: &ResponderConfig) -> String {
     page.entry("workers", config.workers);
     page.listen("admin", config.admin.as_ref().map(|admin| &admin.listen));
     page.stats(&config.stats);
-    page.logs(&config.log, config.access_log.as_ref());
+    page.logs(&config.log, config.access_log.as_ref(), config.traces.as_ref());
     page.tunnels(&config.tunnels);
     page.egress(&config.egress);
     page.entry("drain_timeout", Text(config.drain_timeout));
@@ -30,7 +30,7 @@ pub(super) fn initiator(config: &InitiatorConfig) -> String {
     page.listen("admin", config.admin.as_ref().map(|admin| &admin.listen));
     page.listen("api", config.api.as_ref().map(|api| &api.listen));
     page.stats(&config.stats);
-    page.logs(&config.log, config.access_log.as_ref());
+    page.logs(&config.log, config.access_log.as_ref(), config.traces.as_ref());
     page.section("tunnels", |page| {
         for tunnel in &config.tunnels {
             page.item(|page| {
@@ -128,7 +128,7 @@ impl Page {
         });
     }
 
-    fn logs(&mut self, log: &LogConfig, access_log: Option<&AccessLogConfig>) {
+    fn logs(&mut self, log: &LogConfig, access_log: Option<&AccessLogConfig>, traces: Option<&TracesConfig>) {
         self.section("log", |page| {
             page.entry("filter", scalar(&log.filter));
             page.entry("format", log.format.label());
@@ -136,6 +136,10 @@ impl Page {
         match access_log {
             Some(log) => self.section("access_log", |page| page.entry("file", quoted(&log.file))),
             None => self.entry("access_log", "null"),
+        }
+        match traces {
+            Some(traces) => self.section("traces", |page| page.entry("otlp", quoted(&traces.otlp))),
+            None => self.entry("traces", "null"),
         }
     }
 

@@ -12,7 +12,7 @@ use super::responder::DEFAULT_PATH;
 use super::section::{Item, Section, Unique};
 use super::shared::{
     AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig,
-    StatsConfig, drain_timeout, millis, or_none, positive, secs, workers,
+    StatsConfig, TracesConfig, drain_timeout, millis, or_none, positive, secs, workers,
 };
 use super::value;
 
@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "stats",
     "log",
     "access_log",
+    "traces",
     "tunnels",
     "clusters",
     "routes",
@@ -48,6 +49,8 @@ pub struct InitiatorConfig {
     pub log: LogConfig,
     /// Where requests are told, if they are.
     pub access_log: Option<AccessLogConfig>,
+    /// Where spans are sent, if they are.
+    pub traces: Option<TracesConfig>,
     /// The endpoint for questions about its tunnels, if there is one.
     pub api: Option<ApiConfig>,
     /// Which tunnels it holds open.
@@ -199,6 +202,7 @@ impl InitiatorConfig {
             stats,
             log: LogConfig::read(&root)?,
             access_log: AccessLogConfig::read(&root)?,
+            traces: TracesConfig::read(&root)?,
             api,
             tunnels: tunnels(&root.required("tunnels")?, &clusters)?,
             routes: routes(&root.required("routes")?, &clusters)?,

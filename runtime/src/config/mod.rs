@@ -24,6 +24,7 @@ pub use self::initiator::{
 pub use self::responder::{EgressConfig, EgressRoute, HostIdHeader, ListenConfig, ResponderConfig};
 pub use self::shared::{
     AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LogConfig, LogFormat, NodeConfig, StatsConfig,
+    TracesConfig,
 };
 pub use eddy_core::router::Names;
 

@@ -11,7 +11,7 @@ use super::error::{Fault, Problem};
 use super::section::{Item, Section, Unique};
 use super::shared::{
     AccessLogConfig, AdminConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig, StatsConfig,
-    drain_timeout, millis, or_none, positive, secs, workers,
+    TracesConfig, drain_timeout, millis, or_none, positive, secs, workers,
 };
 use super::value;
 
@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "stats",
     "log",
     "access_log",
+    "traces",
     "tunnels",
     "egress",
     "drain_timeout",
@@ -45,6 +46,8 @@ pub struct ResponderConfig {
     pub log: LogConfig,
     /// Where requests are told, if they are.
     pub access_log: Option<AccessLogConfig>,
+    /// Where spans are sent, if they are.
+    pub traces: Option<TracesConfig>,
     /// Where tunnels come in.
     pub tunnels: ListenConfig,
     /// Where requests come in.
@@ -140,6 +143,7 @@ impl ResponderConfig {
             stats,
             log: LogConfig::read(&root)?,
             access_log: AccessLogConfig::read(&root)?,
+            traces: TracesConfig::read(&root)?,
             tunnels,
             egress,
             drain_timeout: drain_timeout(&root)?,

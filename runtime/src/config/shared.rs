@@ -94,6 +94,13 @@ pub struct AccessLogConfig {
     pub file: String,
 }
 
+/// Where spans are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracesConfig {
+    /// The address of a collector that speaks OTLP over HTTP.
+    pub otlp: String,
+}
+
 /// The HTTP/2 connection inside a tunnel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http2Config {
@@ -162,6 +169,17 @@ impl AccessLogConfig {
         let file = item.section(&["file"])?.required("file")?;
         let file = file.text(value::file)?;
         Ok(Some(Self { file }))
+    }
+}
+
+impl TracesConfig {
+    pub(super) fn read(root: &Section<'_>) -> Result<Option<Self>, Fault> {
+        let Some(item) = root.optional("traces") else {
+            return Ok(None);
+        };
+        let otlp = item.section(&["otlp"])?.required("otlp")?;
+        let otlp = otlp.text(value::collector)?;
+        Ok(Some(Self { otlp }))
     }
 }
 

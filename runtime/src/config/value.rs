@@ -204,6 +204,23 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {
     LogFormat::named(text).map_or_else(|| form(text, "is no format; allowed: text, json"), Ok)
 }
 
+/// The address of a collector of spans; without a path, the one that collectors have by default.
+pub(super) fn collector(text: &str) -> Result<String, Problem> {
+    let uri = text.parse::<hyper::Uri>().ok();
+    let fits = |uri: &hyper::Uri| uri.scheme_str() == Some("http") && uri.query().is_none();
+    let Some(uri) = uri.filter(fits) else {
+        return form(
+            text,
+            "is no address of a collector; give http://HOST:PORT or http://HOST:PORT/PATH",
+        );
+    };
+    Ok(if uri.path() == "/" {
+        format!("{}/v1/traces", text.trim_end_matches('/'))
+    } else {
+        text.to_owned()
+    })
+}
+
 /// A file to write to.
 pub(super) fn file(text: &str) -> Result<String, Problem> {
     if text.is_empty() || text.contains('\0') {

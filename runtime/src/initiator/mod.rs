@@ -40,8 +40,8 @@ use crate::http::counters::Counters;
 use crate::latch::Latch;
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
-use crate::record::RecordQueue;
-use crate::report::Report;
+use crate::record::RecordQueues;
+use crate::report::{Ask, Report};
 use crate::responder::Selection;
 
 /// What a worker is told.
@@ -49,7 +49,7 @@ pub(crate) enum Message {
     /// The hosts of an upstream cluster are these.
     Hosts(ClusterName, Vec<SocketAddr>),
     /// The admin asks.
-    Report(oneshot::Sender<Report>),
+    Report(Ask, oneshot::Sender<Report>),
     /// The status page asks.
     Overview(Arc<Wanted>, oneshot::Sender<Overview>),
     /// Finish.
@@ -72,7 +72,7 @@ pub struct Seed {
     rng: Rng,
     nonce: u64,
     /// Where it tells of requests, if it is to.
-    pub records: Option<RecordQueue>,
+    pub records: RecordQueues,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -114,11 +114,11 @@ impl Control {
     }
 
     /// Asks every worker.
-    pub async fn reports(&self) -> Vec<Report> {
+    pub async fn reports(&self, ask: &Ask) -> Vec<Report> {
         let mut asked = Vec::new();
         for worker in &self.workers {
             let (answer, report) = oneshot::channel();
-            let _ = worker.send(Message::Report(answer));
+            let _ = worker.send(Message::Report(ask.clone(), answer));
             asked.push(report);
         }
         let mut reports = Vec::new();
@@ -147,7 +147,7 @@ pub fn prepare(config: Arc<InitiatorConfig>, clock: Clock, seed: u64) -> (Contro
         clock,
         rng: rng.fork(),
         nonce,
-        records: None,
+        records: RecordQueues::default(),
     });
     let seeds = seeds.collect();
     (Control { config, workers }, seeds)
@@ -338,9 +338,9 @@ impl<N: Network> Worker<N> {
                     lane.dialer.on_targets(now, &cluster, &targets);
                 }
             }
-            Message::Report(answer) => {
+            Message::Report(ask, answer) => {
                 // Who asked may have gone.
-                let _ = answer.send(self.report());
+                let _ = answer.send(self.report(&ask));
             }
             Message::Overview(wanted, answer) => {
                 // Who asked may have gone.

@@ -6,16 +6,17 @@ use eddy_core::time::Instant;
 
 use super::{Lane, Worker};
 use crate::net::Network;
-use crate::report::{Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
+use crate::report::{Ask, Calendar, ClosedLine, HostLine, Report, TunnelLine, round};
 
 impl<N: Network> Worker<N> {
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self, ask: &Ask) -> Report {
         let calendar = Calendar {
             now: self.clock.now(),
             wall: self.net.wall(),
         };
         let tunnels = self.tunnels.borrow();
-        let tunnels = tunnels.iter().map(|(id, up)| TunnelLine {
+        let asked = tunnels.iter().filter(|(_, up)| ask.is_about(&up.identity));
+        let tunnels = asked.map(|(id, up)| TunnelLine {
             id: id.to_string(),
             identity: (&*up.identity).into(),
             host: up.host.to_string(),
@@ -30,7 +31,8 @@ impl<N: Network> Worker<N> {
             is_duplicate: false,
         });
         let log = self.closed.borrow();
-        let closed = log.iter().map(|gone| ClosedLine {
+        let closed = log.iter().filter(|gone| ask.is_about(&gone.identity));
+        let closed = closed.map(|gone| ClosedLine {
             id: gone.tunnel.to_string(),
             identity: (&*gone.identity).into(),
             at_unix_ms: calendar.unix_ms(gone.at),
@@ -39,6 +41,7 @@ impl<N: Network> Worker<N> {
         });
         Report {
             stats: self.stats(),
+            identities: None,
             timings: {
                 let mut timings = self.http.durations();
                 timings.merge(&self.timings.borrow());

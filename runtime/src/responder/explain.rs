@@ -2,22 +2,12 @@
 
 use eddy_core::cache::Standing;
 use eddy_core::identity::TunnelId;
-use eddy_core::router::{Names, Refusal, RouteKey};
+use eddy_core::router::{Refusal, RouteKey};
 use serde::Serialize;
 
 use super::Worker;
 use crate::net::Network;
-
-/// Whom the question is about.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// Whether `id` is a node's or a cluster's.
-    pub names: Names,
-    /// The node or cluster.
-    pub id: String,
-    /// Its tenant, where tenants are kept apart.
-    pub tenant: Option<String>,
-}
+use crate::report::Asked;
 
 /// What one worker would do with a request that comes now.
 #[derive(Clone, Debug, Serialize)]

@@ -48,9 +48,9 @@ use crate::http::counters::{Counters, increase};
 use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
-use crate::report::Report;
+use crate::report::{Ask, Asked, Report};
 
-use self::explain::{Asked, Choice};
+use self::explain::Choice;
 pub use self::leave::Selection;
 use self::leave::Whom;
 pub use self::start::{Control, Seed, Start, StartError, prepare};
@@ -83,7 +83,7 @@ pub(crate) enum Message<N: Network> {
     /// A tunnel of another worker has missed a ping, or has given an echo since.
     Missing(TunnelId, bool),
     /// The admin asks.
-    Report(oneshot::Sender<Report>),
+    Report(Ask, oneshot::Sender<Report>),
     /// The status page asks.
     Overview(Arc<Wanted>, oneshot::Sender<Overview>),
     /// The status page asks how many requests of this worker are on the tunnels of each of these.
@@ -343,9 +343,9 @@ impl<N: Network> Worker<N> {
             }
             Message::Serving(tunnel, sender) => self.note_serving(tunnel, sender),
             Message::Missing(tunnel, missing) => self.cache.borrow_mut().on_missing(tunnel, missing),
-            Message::Report(answer) => {
+            Message::Report(ask, answer) => {
                 // Who asked may have gone.
-                let _ = answer.send(self.report());
+                let _ = answer.send(self.report(&ask));
             }
             Message::Overview(wanted, answer) => {
                 // Who asked may have gone.

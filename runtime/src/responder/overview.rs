@@ -21,11 +21,11 @@ impl<N: Network> Worker<N> {
             let clusters: BTreeSet<_> = here().map(|i| (&i.tenant, &i.cluster)).collect();
             overview.nodes = nodes.len() as u64;
             overview.clusters = clusters.len() as u64;
+            overview.tunnels.duplicates = self.duplicates.borrow().shared() as u64;
             overview.matching = here().filter(|i| wanted.matches(i)).count() as u64;
         }
         let registry = self.registry.borrow();
         overview.tunnels.opened = registry.opened_total();
-        overview.tunnels.duplicates = self.duplicates_seen.get();
         let guests = self.guests.borrow();
         let peer = |id| guests.get(&id).map(|guest| guest.peer.to_string());
         let mut opened = Vec::new();

@@ -1,17 +1,17 @@
 //! What a worker tells of itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use eddy_core::identity::{Identity, WorkerId};
-use eddy_core::registry::Registry;
+use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::stats::{Name, Ping, Sheet};
 
 use super::{Worker, accept};
 use crate::net::Network;
-use crate::report::{Calendar, ClosedLine, Report, TunnelLine, round};
+use crate::report::{Ask, Calendar, ClosedLine, Report, TunnelLine, round};
 
 impl<N: Network> Worker<N> {
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self, ask: &Ask) -> Report {
         let calendar = Calendar {
             now: self.clock.now(),
             wall: self.net.wall(),
@@ -20,7 +20,10 @@ impl<N: Network> Worker<N> {
         let guests = self.guests.borrow();
         let duplicates = self.duplicates.borrow();
         let cache = self.cache.borrow();
-        let tunnels = registry.tunnels().map(|(id, tunnel)| TunnelLine {
+        let asked = registry
+            .tunnels()
+            .filter(|(_, tunnel)| ask.is_about(&tunnel.identity));
+        let tunnels = asked.map(|(id, tunnel)| TunnelLine {
             id: id.to_string(),
             identity: (&*tunnel.identity).into(),
             host: guests
@@ -40,21 +43,35 @@ impl<N: Network> Worker<N> {
                 .map(|i| i.to_string()),
             is_duplicate: duplicates.is_duplicate(id),
         });
-        let closed = registry.closed().iter().map(|closed| ClosedLine {
+        let closed = registry
+            .closed()
+            .iter()
+            .filter(|closed| ask.is_about(&closed.identity));
+        let closed = closed.map(|closed| ClosedLine {
             id: closed.tunnel.to_string(),
             identity: (&*closed.identity).into(),
             at_unix_ms: calendar.unix_ms(closed.at),
             lived_seconds: round(closed.lived),
             reason: closed.why.label(),
         });
-        let streams = self
-            .links
-            .borrow()
-            .keys()
-            .map(|id| (id.to_string(), cache.streams(*id)))
-            .collect();
+        let is_asked = |id: &&TunnelId| {
+            cache
+                .identity(**id)
+                .is_some_and(|identity| ask.is_about(identity))
+        };
+        let links = self.links.borrow();
+        let streams = links.keys().filter(is_asked);
+        let streams = streams.map(|id| (id.to_string(), cache.streams(*id))).collect();
+        let identities = self.config.stats.detailed.then(|| {
+            let mut identities = BTreeMap::new();
+            for (_, tunnel) in registry.tunnels() {
+                *identities.entry(Arc::clone(&tunnel.identity)).or_default() += 1;
+            }
+            (self.id, identities)
+        });
         Report {
             stats: self.stats(),
+            identities,
             timings: {
                 let mut timings = self.http.durations();
                 timings.merge(&self.timings.borrow());
@@ -70,9 +87,6 @@ impl<N: Network> Worker<N> {
     fn stats(&self) -> Sheet {
         let mut sheet = Sheet::default();
         let registry = self.registry.borrow();
-        if self.config.stats.detailed {
-            fill_detailed(&mut sheet, &registry, self.id);
-        }
         if self.tells_for_all() {
             let absences = self.absences.borrow();
             let different = |of: fn(&Identity) -> &str| {
@@ -86,10 +100,8 @@ impl<N: Network> Worker<N> {
             sheet.add(Name::Clusters, different(|i| i.cluster.as_str()));
         }
         let distinct = |of: fn(&Identity) -> &str| {
-            registry
-                .tunnels()
-                .map(|(_, t)| of(&t.identity).to_owned())
-                .collect::<BTreeSet<_>>()
+            let ids = registry.tunnels().map(|(_, tunnel)| of(&tunnel.identity));
+            ids.collect::<BTreeSet<_>>()
         };
         sheet.add(
             Name::TotalNodes(self.id),
@@ -120,16 +132,5 @@ impl<N: Network> Worker<N> {
         }
         self.http.fill(&mut sheet);
         sheet
-    }
-}
-
-fn fill_detailed(sheet: &mut Sheet, registry: &Registry, worker: WorkerId) {
-    for (_, tunnel) in registry.tunnels() {
-        let Identity { node, cluster, .. } = &*tunnel.identity;
-        for on in [None, Some(worker)] {
-            sheet.add(Name::NodeTunnels(on, node.clone()), 1);
-            sheet.add(Name::ClusterTunnels(on, cluster.clone()), 1);
-        }
-        sheet.add(Name::IdentityTunnels(cluster.clone(), node.clone()), 1);
     }
 }

@@ -11,14 +11,14 @@ use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
-use super::explain::{Asked, Choice};
+use super::explain::Choice;
 use super::{Message, Selection};
 use crate::clock::Clock;
 use crate::config::ResponderConfig;
 use crate::net::{Network, Sharing};
 use crate::overview::{Overview, Wanted};
-use crate::record::RecordQueue;
-use crate::report::Report;
+use crate::record::RecordQueues;
+use crate::report::{Ask, Asked, Report};
 
 /// A listener that could not be opened.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Seed<N: Network> {
     /// When the process had its addresses.
     pub(super) began: Instant,
     /// Where it tells of requests, if it is to.
-    pub records: Option<RecordQueue>,
+    pub records: RecordQueues,
 }
 
 /// The hand that the rest of the process has on its workers.
@@ -127,11 +127,11 @@ impl<N: Network> Control<N> {
     }
 
     /// Asks every worker and adds the answers up.
-    pub async fn reports(&self) -> Vec<Report> {
+    pub async fn reports(&self, ask: &Ask) -> Vec<Report> {
         let mut asked = Vec::new();
         for worker in &self.workers {
             let (answer, report) = oneshot::channel();
-            let _ = worker.send(Message::Report(answer));
+            let _ = worker.send(Message::Report(ask.clone(), answer));
             asked.push(report);
         }
         let mut reports = Vec::new();
@@ -204,7 +204,7 @@ pub async fn prepare<N: Network>(
             clock,
             rng: rng.fork(),
             began,
-            records: None,
+            records: RecordQueues::default(),
         })
         .collect();
     Ok((

@@ -17,6 +17,7 @@ use eddy_runtime::admin::{self, Admin, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::Network;
+use eddy_runtime::report::Ask;
 use eddy_runtime::responder::{Selection, Start};
 use eddy_runtime::{initiator, responder};
 use tokio::sync::Notify;
@@ -318,7 +319,7 @@ async fn renew<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
 /// Asks the process for its numbers, again and again.
 async fn look<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
     loop {
-        let reports = admin.reports().await;
+        let reports = admin.reports(&Ask::Everything).await;
         *slot.claims.borrow_mut() = Some(Claims {
             at: now(),
             tunnels: reports.iter().map(|report| report.tunnels.len()).sum(),

@@ -1,0 +1,71 @@
+//! The threads that write what workers tell of requests: the access log, and spans.
+
+use std::thread::JoinHandle;
+
+use eddy_runtime::config::{AccessLogConfig, NodeConfig, TracesConfig};
+use eddy_runtime::record::RecordQueues;
+
+use crate::access_log;
+#[cfg(feature = "otlp")]
+use crate::otlp;
+use crate::process::{Failure, system};
+
+/// What is to be told, and by whom.
+pub(crate) struct Telling<'a> {
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "spans say it"))]
+    pub(crate) role: &'static str,
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "spans say it"))]
+    pub(crate) node: &'a NodeConfig,
+    pub(crate) access_log: Option<&'a AccessLogConfig>,
+    pub(crate) traces: Option<&'a TracesConfig>,
+}
+
+/// Threads that end when all workers have.
+#[derive(Default)]
+pub(crate) struct Writers(Vec<JoinHandle<()>>);
+
+impl Writers {
+    /// Starts what is wanted; says where the workers put what they tell.
+    pub(crate) fn start(&mut self, telling: &Telling<'_>) -> Result<RecordQueues, Failure> {
+        let mut queues = RecordQueues::default();
+        if let Some(config) = telling.access_log {
+            let mut lines = access_log::open(config).map_err(|source| Failure::AccessLog {
+                file: config.file.clone(),
+                source,
+            })?;
+            let records = queues.add();
+            self.spawn("access_log", move || access_log::write(&records, &mut lines))?;
+        }
+        #[cfg(not(feature = "otlp"))]
+        if telling.traces.is_some() {
+            let why = "this eddy is built without it; build it with --features otlp, or leave the key out";
+            return Err(Failure::Traces(why.to_owned()));
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(config) = telling.traces {
+            let exporter = otlp::exporter(config, telling);
+            let exporter = exporter.map_err(|error| Failure::Traces(error.to_string()))?;
+            let records = queues.add_traces();
+            self.spawn("otlp", move || {
+                if let Err(error) = otlp::send(&records, &exporter) {
+                    tracing::error!(%error, "no spans are sent");
+                }
+            })?;
+        }
+        Ok(queues)
+    }
+
+    /// Waits until what the workers told has been written. They must have ended.
+    pub(crate) fn finish(&mut self) {
+        for writer in self.0.drain(..) {
+            // One that panicked has nothing more to write.
+            let _ = writer.join();
+        }
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let writer = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.0.push(writer.map_err(system("cannot start a thread"))?);
+        Ok(())
+    }
+}
