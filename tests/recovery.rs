@@ -106,7 +106,7 @@ fn the_admin_explains_why_a_node_can_be_reached_and_why_not() {
     let text = get(pair.responder_admin, "/explain?node=edge&format=text", &[]).body;
     assert!(
         text.starts_with(&format!(
-            "node edge: {verdict}\nworker_0 takes tunnel none: {why}\n"
+            "node edge: {verdict}\nworker_0 takes no tunnel: {why}\n"
         )),
         "{text}"
     );

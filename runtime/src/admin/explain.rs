@@ -120,8 +120,10 @@ fn verdict(explanation: &Explanation) -> String {
 pub(super) fn as_text(explanation: &Explanation) -> String {
     let mut text = format!("{}: {}\n", explanation.asked, explanation.verdict);
     for Choice { worker, tunnel, why } in &explanation.choices {
-        let tunnel = tunnel.as_deref().unwrap_or("none");
-        let _ = writeln!(text, "{worker} takes tunnel {tunnel}: {why}");
+        let _ = match tunnel {
+            Some(tunnel) => writeln!(text, "{worker} takes tunnel {tunnel}: {why}"),
+            None => writeln!(text, "{worker} takes no tunnel: {why}"),
+        };
     }
     for line in &explanation.tunnels {
         let IdentityLine {
