@@ -15,58 +15,17 @@
 //! chosen before it until it answers something. Whether it is dead is for its keepalive to say, which takes longer. A tunnel that is
 //! *leaving* still works, but its end is near: others are chosen before it, too.
 
+mod nodes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::identity::{ClusterId, Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::router::{Names, Refusal, RouteKey};
 use crate::time::Instant;
 
-/// How long a tunnel may owe an answer before others are preferred: above what most services take, far below the
-/// seconds after which a keepalive gives a tunnel up. A slow service costs its tunnel only its turn.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
-
-/// One tunnel as the cache sees it.
-#[derive(Clone, Debug)]
-struct Candidate {
-    tunnel: TunnelId,
-    cluster: ClusterId,
-    own: bool,
-    streams: u32,
-    /// When it had its last turn, or came.
-    turn: u64,
-    /// Requests of this worker that have no answer yet.
-    unanswered: u32,
-    /// The last sign of life while some are, or when the first of them was sent.
-    owes_since: Instant,
-    /// The echo of its last ping is late.
-    missing: bool,
-    /// Somebody has said goodbye on it.
-    leaving: bool,
-}
-
-impl Candidate {
-    fn is_suspect(&self, now: Instant) -> bool {
-        self.missing || self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
-    }
-
-    /// Whether another one, be it of another node of the cluster, is preferred.
-    fn is_last_resort(&self, now: Instant) -> bool {
-        self.leaving || self.is_suspect(now)
-    }
-
-    /// The smallest is chosen.
-    fn rank(&self, now: Instant) -> (bool, bool, bool, u32, u64) {
-        (
-            self.is_suspect(now),
-            self.leaving,
-            !self.own,
-            self.streams,
-            self.turn,
-        )
-    }
-}
+pub use self::nodes::SUSPECT_AFTER;
+use self::nodes::{Candidate, Nodes, Slot};
 
 /// What speaks for a tunnel, or against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,22 +40,22 @@ pub struct Standing {
     pub leaving: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Node {
-    tunnels: Vec<Candidate>,
-    /// How many turns there were, so that each has a number of its own.
-    turns: u64,
+/// A tunnel that may be chosen.
+#[derive(Clone, Debug)]
+struct Listed {
+    identity: Arc<Identity>,
+    node: Slot,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Cluster {
     /// The next in turn first; each has at least one tunnel that announced this cluster.
-    nodes: VecDeque<NodeId>,
+    nodes: VecDeque<Slot>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Index {
-    nodes: BTreeMap<NodeId, Node>,
+    nodes: BTreeMap<NodeId, Slot>,
     clusters: BTreeMap<ClusterId, Cluster>,
 }
 
@@ -113,7 +72,8 @@ pub struct Cache {
     worker: WorkerId,
     max_streams: u32,
     tenancy: Tenancy,
-    tunnels: BTreeMap<TunnelId, Arc<Identity>>,
+    nodes: Nodes,
+    tunnels: BTreeMap<TunnelId, Listed>,
     now: Instant,
 }
 
@@ -132,6 +92,7 @@ impl Cache {
             worker,
             max_streams,
             tenancy,
+            nodes: Nodes::new(),
             tunnels: BTreeMap::new(),
             now: Instant::ZERO,
         }
@@ -147,30 +108,34 @@ impl Cache {
         if self.tunnels.contains_key(&tunnel) {
             return;
         }
-        self.tunnels.insert(tunnel, Arc::clone(identity));
         let (now, own) = (self.now, owner == self.worker);
         let index = match &mut self.tenancy {
             Tenancy::Shared(index) => index,
             Tenancy::Isolated(tenants) => tenants.entry(identity.tenant.clone()).or_default(),
         };
-        index.insert(now, tunnel, identity, own);
+        let node = index.insert(&mut self.nodes, identity);
+        self.nodes.at_mut(node).insert(now, tunnel, identity, own);
+        let identity = Arc::clone(identity);
+        self.tunnels.insert(tunnel, Listed { identity, node });
     }
 
     /// Whose tunnel it is, while it may be chosen.
     pub fn identity(&self, tunnel: TunnelId) -> Option<&Arc<Identity>> {
-        self.tunnels.get(&tunnel)
+        self.tunnels.get(&tunnel).map(|listed| &listed.identity)
     }
 
     /// Takes a tunnel out: it is closed, or it drains. Returns whether it was there.
     pub fn remove(&mut self, tunnel: TunnelId) -> bool {
-        let Some(identity) = self.tunnels.remove(&tunnel) else {
+        let Some(Listed { identity, node }) = self.tunnels.remove(&tunnel) else {
             return false;
         };
+        let nodes = &mut self.nodes;
+        nodes.at_mut(node).tunnels.retain(|c| c.tunnel != tunnel);
         match &mut self.tenancy {
-            Tenancy::Shared(index) => index.remove(tunnel, &identity),
+            Tenancy::Shared(index) => index.remove(nodes, node, &identity),
             Tenancy::Isolated(tenants) => {
                 if let Some(index) = tenants.get_mut(&identity.tenant) {
-                    index.remove(tunnel, &identity);
+                    index.remove(nodes, node, &identity);
                     if index.nodes.is_empty() {
                         tenants.remove(&identity.tenant);
                     }
@@ -194,11 +159,17 @@ impl Cache {
             (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get_mut(tenant).ok_or(Refusal::NoTunnel)?,
             (Tenancy::Isolated(_), None) => return Err(Refusal::NoTenant),
         };
-        match key.names {
-            Names::Node => index.pick_node(now, key.id, max),
-            Names::Cluster => index.pick_cluster(now, key.id, max),
-            Names::Either if index.nodes.contains_key(key.id) => index.pick_node(now, key.id, max),
-            Names::Either => index.pick_cluster(now, key.id, max),
+        let node = match key.names {
+            Names::Node => Some(*index.nodes.get(key.id).ok_or(Refusal::NoTunnel)?),
+            Names::Cluster => None,
+            Names::Either => index.nodes.get(key.id).copied(),
+        };
+        match node {
+            Some(node) => {
+                let node = self.nodes.at_mut(node);
+                node.pick(now, max, |_| true).ok_or(Refusal::Overloaded)
+            }
+            None => index.pick_cluster(&mut self.nodes, now, key.id, max),
         }
     }
 
@@ -213,12 +184,17 @@ impl Cache {
             (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get(tenant).ok_or(Refusal::NoTunnel)?,
             (Tenancy::Isolated(_), None) => return Err(Refusal::NoTenant),
         };
-        let by_node = match key.names {
-            Names::Node => true,
-            Names::Cluster => false,
-            Names::Either => index.nodes.contains_key(key.id),
+        let (now, max) = (self.now, self.max_streams);
+        let node = match key.names {
+            Names::Node => Some(*index.nodes.get(key.id).ok_or(Refusal::NoTunnel)?),
+            Names::Cluster => None,
+            Names::Either => index.nodes.get(key.id).copied(),
         };
-        let chosen = index.peek(self.now, key.id, by_node, self.max_streams)?;
+        let best = match node {
+            Some(node) => self.nodes.at(node).best(now, max, |_| true),
+            None => index.best_of_cluster(&self.nodes, now, key.id, max)?,
+        };
+        let chosen = best.ok_or(Refusal::Overloaded)?;
         let standing = Standing {
             own: chosen.own,
             streams: chosen.streams,
@@ -262,15 +238,11 @@ impl Cache {
     }
 
     fn with(&mut self, tunnel: TunnelId, change: impl FnOnce(&mut Candidate)) {
-        let Some(identity) = self.tunnels.get(&tunnel) else {
+        let Some(listed) = self.tunnels.get(&tunnel) else {
             return;
         };
-        let index = match &mut self.tenancy {
-            Tenancy::Shared(index) => Some(index),
-            Tenancy::Isolated(tenants) => tenants.get_mut(&identity.tenant),
-        };
-        let node = index.and_then(|index| index.nodes.get_mut(&identity.node));
-        if let Some(candidate) = node.and_then(|n| n.tunnels.iter_mut().find(|c| c.tunnel == tunnel)) {
+        let tunnels = &mut self.nodes.at_mut(listed.node).tunnels;
+        if let Some(candidate) = tunnels.iter_mut().find(|c| c.tunnel == tunnel) {
             change(candidate);
         }
     }
@@ -278,8 +250,8 @@ impl Cache {
     /// The identities that can be reached, with how many tunnels lead to each.
     pub fn identities(&self) -> BTreeMap<Arc<Identity>, u32> {
         let mut counts = BTreeMap::new();
-        for identity in self.tunnels.values() {
-            *counts.entry(Arc::clone(identity)).or_insert(0) += 1;
+        for listed in self.tunnels.values() {
+            *counts.entry(Arc::clone(&listed.identity)).or_insert(0) += 1;
         }
         counts
     }
@@ -290,135 +262,93 @@ impl Cache {
             Tenancy::Shared(index) => Some(index),
             Tenancy::Isolated(tenants) => tenants.get(&identity.tenant),
         };
-        let node = index.and_then(|index| index.nodes.get(&identity.node));
-        let tunnels = node.map(|node| node.tunnels.iter()).into_iter().flatten();
-        let own = tunnels.filter(|c| self.tunnels.get(&c.tunnel).is_some_and(|i| **i == *identity));
+        let Some(node) = index.and_then(|index| index.nodes.get(&identity.node)) else {
+            return 0;
+        };
+        let tunnels = self.nodes.at(*node).tunnels.iter();
+        let own = tunnels.filter(|c| *c.identity == *identity);
         own.map(|c| c.streams).sum()
     }
 
     /// How many requests this worker has on a tunnel.
     pub fn streams(&self, tunnel: TunnelId) -> u32 {
-        let find = |identity: &Arc<Identity>| {
-            let index = match &self.tenancy {
-                Tenancy::Shared(index) => index,
-                Tenancy::Isolated(tenants) => tenants.get(&identity.tenant)?,
-            };
-            let node = index.nodes.get(&identity.node)?;
-            node.tunnels
-                .iter()
-                .find(|c| c.tunnel == tunnel)
-                .map(|c| c.streams)
+        let find = |listed: &Listed| {
+            let tunnels = &self.nodes.at(listed.node).tunnels;
+            tunnels.iter().find(|c| c.tunnel == tunnel).map(|c| c.streams)
         };
         self.tunnels.get(&tunnel).and_then(find).unwrap_or(0)
     }
 }
 
 impl Index {
-    fn insert(&mut self, now: Instant, tunnel: TunnelId, identity: &Identity, own: bool) {
+    /// The node of a tunnel that is about to come.
+    fn insert(&mut self, nodes: &mut Nodes, identity: &Identity) -> Slot {
         let cluster = &identity.cluster;
-        let node = self.nodes.entry(identity.node.clone()).or_default();
-        if !node.serves(cluster) {
+        let slot = *self
+            .nodes
+            .entry(identity.node.clone())
+            .or_insert_with(|| nodes.take());
+        if !nodes.at(slot).serves(cluster) {
             let nodes = &mut self.clusters.entry(cluster.clone()).or_default().nodes;
-            nodes.push_back(identity.node.clone());
+            nodes.push_back(slot);
         }
-        let turn = node.next_turn();
-        node.tunnels.push(Candidate {
-            tunnel,
-            cluster: cluster.clone(),
-            own,
-            streams: 0,
-            turn,
-            unanswered: 0,
-            owes_since: now,
-            missing: false,
-            leaving: false,
-        });
+        slot
     }
 
-    fn remove(&mut self, tunnel: TunnelId, identity: &Identity) {
-        let Some(node) = self.nodes.get_mut(&identity.node) else {
-            return;
-        };
-        node.tunnels.retain(|c| c.tunnel != tunnel);
-        let serves_cluster = node.serves(&identity.cluster);
-        if node.tunnels.is_empty() {
-            self.nodes.remove(&identity.node);
-        }
-        if serves_cluster {
+    /// A tunnel of a node has gone.
+    fn remove(&mut self, nodes: &mut Nodes, slot: Slot, identity: &Identity) {
+        let node = nodes.at(slot);
+        if node.serves(&identity.cluster) {
             return;
         }
         if let Some(cluster) = self.clusters.get_mut(&identity.cluster) {
-            cluster.nodes.retain(|n| *n != identity.node);
+            cluster.nodes.retain(|other| *other != slot);
             if cluster.nodes.is_empty() {
                 self.clusters.remove(&identity.cluster);
             }
         }
+        if node.tunnels.is_empty() {
+            self.nodes.remove(&identity.node);
+            nodes.give_back(slot);
+        }
     }
 
-    fn peek(&self, now: Instant, id: &str, by_node: bool, max: u32) -> Result<&Candidate, Refusal> {
-        if by_node {
-            let node = self.nodes.get(id).ok_or(Refusal::NoTunnel)?;
-            return node.best(now, max, |_| true).ok_or(Refusal::Overloaded);
-        }
+    fn best_of_cluster<'n>(
+        &self,
+        nodes: &'n Nodes,
+        now: Instant,
+        id: &str,
+        max: u32,
+    ) -> Result<Option<&'n Candidate>, Refusal> {
         let cluster = self.clusters.get(id).ok_or(Refusal::NoTunnel)?;
         let best = |trusting: bool| {
             cluster.nodes.iter().find_map(|node| {
-                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_last_resort(now));
-                self.nodes.get(node)?.best(now, max, serves)
+                let serves = |c: &Candidate| c.serves(id) && (trusting || !c.is_last_resort(now));
+                nodes.at(*node).best(now, max, serves)
             })
         };
-        best(false).or_else(|| best(true)).ok_or(Refusal::Overloaded)
+        Ok(best(false).or_else(|| best(true)))
     }
 
-    fn pick_node(&mut self, now: Instant, id: &str, max: u32) -> Result<TunnelId, Refusal> {
-        let node = self.nodes.get_mut(id).ok_or(Refusal::NoTunnel)?;
-        node.pick(now, max, |_| true).ok_or(Refusal::Overloaded)
-    }
-
-    fn pick_cluster(&mut self, now: Instant, id: &str, max: u32) -> Result<TunnelId, Refusal> {
+    fn pick_cluster(
+        &mut self,
+        nodes: &mut Nodes,
+        now: Instant,
+        id: &str,
+        max: u32,
+    ) -> Result<TunnelId, Refusal> {
         let cluster = self.clusters.get_mut(id).ok_or(Refusal::NoTunnel)?;
         for trusting in [false, true] {
             for _ in 0..cluster.nodes.len() {
                 cluster.nodes.rotate_left(1);
-                let node = cluster.nodes.back().and_then(|node| self.nodes.get_mut(node));
-                let serves = |c: &Candidate| c.cluster.as_str() == id && (trusting || !c.is_last_resort(now));
-                if let Some(tunnel) = node.and_then(|n| n.pick(now, max, serves)) {
+                let serves = |c: &Candidate| c.serves(id) && (trusting || !c.is_last_resort(now));
+                let node = cluster.nodes.back().map(|node| nodes.at_mut(*node));
+                if let Some(tunnel) = node.and_then(|node| node.pick(now, max, serves)) {
                     return Ok(tunnel);
                 }
             }
         }
         Err(Refusal::Overloaded)
-    }
-}
-
-impl Node {
-    fn serves(&self, cluster: &ClusterId) -> bool {
-        self.tunnels.iter().any(|c| c.cluster == *cluster)
-    }
-
-    const fn next_turn(&mut self) -> u64 {
-        self.turns += 1;
-        self.turns
-    }
-
-    fn best(&self, now: Instant, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<&Candidate> {
-        let open = self.tunnels.iter().filter(|c| c.streams < max && eligible(c));
-        open.min_by_key(|c| c.rank(now))
-    }
-
-    fn pick(&mut self, now: Instant, max: u32, eligible: impl Fn(&Candidate) -> bool) -> Option<TunnelId> {
-        let turn = self.next_turn();
-        let some = self.tunnels.iter_mut();
-        let chosen = some
-            .filter(|c| c.streams < max && eligible(c))
-            .min_by_key(|c| c.rank(now))?;
-        if chosen.unanswered == 0 {
-            chosen.owes_since = now;
-        }
-        chosen.turn = turn;
-        chosen.streams += 1;
-        chosen.unanswered += 1;
-        Some(chosen.tunnel)
     }
 }
 

@@ -3,6 +3,8 @@
 mod fairness;
 mod model;
 
+use std::time::Duration;
+
 use super::*;
 
 fn identity(tenant: &str, cluster: &str, node: &str) -> Arc<Identity> {

@@ -1,5 +1,7 @@
 //! The cache beside a naive model: one list of tunnels, searched from end to end for every question.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

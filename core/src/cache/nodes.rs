@@ -1,0 +1,160 @@
+//! The nodes of the cache, and their tunnels: which of them the next request takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::identity::{ClusterId, Identity, TunnelId};
+use crate::time::Instant;
+
+/// How long a tunnel may owe an answer before others are preferred: above what most services take, far below the
+/// seconds after which a keepalive gives a tunnel up. A slow service costs its tunnel only its turn.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+
+/// One tunnel as the cache sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) tunnel: TunnelId,
+    pub(super) identity: Arc<Identity>,
+    pub(super) own: bool,
+    pub(super) streams: u32,
+    /// When it had its last turn, or came.
+    pub(super) turn: u64,
+    /// Requests of this worker that have no answer yet.
+    pub(super) unanswered: u32,
+    /// The last sign of life while some are, or when the first of them was sent.
+    pub(super) owes_since: Instant,
+    /// The echo of its last ping is late.
+    pub(super) missing: bool,
+    /// Somebody has said goodbye on it.
+    pub(super) leaving: bool,
+}
+
+impl Candidate {
+    pub(super) fn serves(&self, cluster: &str) -> bool {
+        self.identity.cluster.as_str() == cluster
+    }
+
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
+        self.missing || self.unanswered > 0 && now - self.owes_since >= SUSPECT_AFTER
+    }
+
+    /// Whether another one, be it of another node of the cluster, is preferred.
+    pub(super) fn is_last_resort(&self, now: Instant) -> bool {
+        self.leaving || self.is_suspect(now)
+    }
+
+    /// The smallest is chosen.
+    pub(super) fn rank(&self, now: Instant) -> (bool, bool, bool, u32, u64) {
+        (
+            self.is_suspect(now),
+            self.leaving,
+            !self.own,
+            self.streams,
+            self.turn,
+        )
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    pub(super) tunnels: Vec<Candidate>,
+    /// How many turns there were, so that each has a number of its own.
+    pub(super) turns: u64,
+}
+
+/// Where a node is: a request looks its id up once, and finds it by this from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+/// Every node of every tenant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Nodes {
+    all: Vec<Node>,
+    /// Those that nobody has.
+    free: Vec<Slot>,
+}
+
+impl Nodes {
+    pub(super) const fn new() -> Self {
+        Self {
+            all: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Slot {
+        self.free.pop().unwrap_or_else(|| {
+            self.all.push(Node::default());
+            Slot(self.all.len() - 1)
+        })
+    }
+
+    pub(super) fn give_back(&mut self, slot: Slot) {
+        self.all[slot.0] = Node::default();
+        self.free.push(slot);
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> &Node {
+        &self.all[slot.0]
+    }
+
+    pub(super) fn at_mut(&mut self, slot: Slot) -> &mut Node {
+        &mut self.all[slot.0]
+    }
+}
+
+impl Node {
+    pub(super) fn serves(&self, cluster: &ClusterId) -> bool {
+        self.tunnels.iter().any(|c| c.serves(cluster.as_str()))
+    }
+
+    pub(super) fn insert(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>, own: bool) {
+        let turn = self.next_turn();
+        self.tunnels.push(Candidate {
+            tunnel,
+            identity: Arc::clone(identity),
+            own,
+            streams: 0,
+            turn,
+            unanswered: 0,
+            owes_since: now,
+            missing: false,
+            leaving: false,
+        });
+    }
+
+    pub(super) const fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    pub(super) fn best(
+        &self,
+        now: Instant,
+        max: u32,
+        eligible: impl Fn(&Candidate) -> bool,
+    ) -> Option<&Candidate> {
+        let open = self.tunnels.iter().filter(|c| c.streams < max && eligible(c));
+        open.min_by_key(|c| c.rank(now))
+    }
+
+    pub(super) fn pick(
+        &mut self,
+        now: Instant,
+        max: u32,
+        eligible: impl Fn(&Candidate) -> bool,
+    ) -> Option<TunnelId> {
+        let turn = self.next_turn();
+        let some = self.tunnels.iter_mut();
+        let chosen = some
+            .filter(|c| c.streams < max && eligible(c))
+            .min_by_key(|c| c.rank(now))?;
+        if chosen.unanswered == 0 {
+            chosen.owes_since = now;
+        }
+        chosen.turn = turn;
+        chosen.streams += 1;
+        chosen.unanswered += 1;
+        Some(chosen.tunnel)
+    }
+}
