@@ -22,14 +22,15 @@ pub(crate) fn open(config: &AccessLogConfig) -> io::Result<Lines> {
 
 /// Writes until all workers have ended. What waits is written together, and nothing stays unwritten while none waits.
 pub(crate) fn write(records: &Records, lines: &mut Lines) {
-    while let Ok(first) = records.recv() {
+    while let Ok(first) = records.queue.recv() {
         let batch: Vec<_> = std::iter::once(first)
-            .chain(records.try_iter().take(BATCH))
+            .chain(records.queue.try_iter().take(BATCH))
             .collect();
         let written = batch
             .iter()
             .try_for_each(|record| lines.write_all(record.line().as_bytes()));
         if let Err(error) = written.and_then(|()| lines.flush()) {
+            records.lost.add(batch.len());
             tracing::warn!(%error, requests = batch.len(), "cannot write the access log");
         }
     }

@@ -5,9 +5,12 @@ use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use eddy_core::timings::Outcome;
+use eddy_runtime::clock::Clock;
 use eddy_runtime::config::TracesConfig;
 use eddy_runtime::record::{Record, Records};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::http::uri::Authority;
 use hyper_util::rt::TokioIo;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -55,19 +58,20 @@ pub(crate) fn send(records: &Records, exporter: &SpanExporter) -> io::Result<()>
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    while let Ok(first) = records.recv() {
+    let clock = Clock::start();
+    while let Ok(first) = records.queue.recv() {
         let mut batch: Vec<_> = span(&first).into_iter().collect();
         // Those that come together go together.
+        let until = clock.now() + LINGER;
         while batch.len() < BATCH {
-            let Ok(next) = records.recv_timeout(LINGER) else {
+            let Ok(next) = records.queue.recv_timeout(until - clock.now()) else {
                 break;
             };
             batch.extend(span(&next));
         }
         let spans = batch.len();
-        if spans > 0
-            && let Err(error) = runtime.block_on(exporter.export(batch))
-        {
+        if let Err(error) = runtime.block_on(exporter.export(batch)) {
+            records.lost.add(spans);
             tracing::warn!(%error, spans, "the collector takes no spans");
         }
     }
@@ -104,7 +108,7 @@ fn span(record: &Record) -> Option<SpanData> {
         ]);
     }
     let began = UNIX_EPOCH + record.began;
-    let failed = record.status.is_none_or(|status| status >= 500);
+    let failed = record.outcome == Outcome::Truncated || record.status.is_none_or(|status| status >= 500);
     let context = SpanContext::new(
         TraceId::from(own.trace),
         SpanId::from(own.span),
@@ -145,10 +149,15 @@ impl HttpClient for Collector {
     }
 }
 
+/// The name or address, without the brackets of IPv6.
+fn host_of(authority: &Authority) -> &str {
+    authority.host().trim_start_matches('[').trim_end_matches(']')
+}
+
 async fn post(mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let uri = request.uri().clone();
     let authority = uri.authority().ok_or("the address has no host")?;
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    let stream = TcpStream::connect((host_of(authority), authority.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let host = hyper::header::HeaderValue::from_str(authority.as_str())?;

@@ -55,7 +55,10 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether the user's input is at fault.
     pub(crate) const fn is_wrong_input(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Role { .. } | Self::Log(_))
+        matches!(
+            self,
+            Self::Config(_) | Self::Role { .. } | Self::Log(_) | Self::Traces(_)
+        )
     }
 }
 
@@ -179,7 +182,7 @@ impl Threads {
             self.running -= 1;
             ended?;
         }
-        self.writers.finish();
+        self.writers.finish().await;
         Ok(())
     }
 }
@@ -302,11 +305,13 @@ pub(crate) async fn start_responder(
     for seed in &mut seeds {
         seed.records.clone_from(&records);
     }
+    let losses = records.losses();
     drop(records);
     threads.start("responder", seeds, |seed| responding::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
         logging: Some(logging),
         live: Rc::default(),
+        losses,
         role: Role::Responder(control),
         clock,
         config: text,
@@ -354,11 +359,13 @@ pub(crate) async fn start_initiator(
     for seed in &mut seeds {
         seed.records.clone_from(&records);
     }
+    let losses = records.losses();
     drop(records);
     threads.start("initiator", seeds, |seed| initiating::run(OsNetwork, seed))?;
     let admin = Rc::new(Admin {
         logging: Some(logging),
         live: Rc::default(),
+        losses,
         role: Role::Initiator(control),
         clock,
         config: text,

@@ -1,9 +1,10 @@
 //! The threads that write what workers tell of requests: the access log, and spans.
 
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use eddy_runtime::config::{AccessLogConfig, NodeConfig, TracesConfig};
 use eddy_runtime::record::RecordQueues;
+use tokio::sync::oneshot;
 
 use crate::access_log;
 #[cfg(feature = "otlp")]
@@ -20,9 +21,12 @@ pub(crate) struct Telling<'a> {
     pub(crate) traces: Option<&'a TracesConfig>,
 }
 
-/// Threads that end when all workers have.
+/// How long what is left may take to be written once all workers have ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Threads that end when all workers have: each says so by dropping its end of a channel.
 #[derive(Default)]
-pub(crate) struct Writers(Vec<JoinHandle<()>>);
+pub(crate) struct Writers(Vec<oneshot::Receiver<()>>);
 
 impl Writers {
     /// Starts what is wanted; says where the workers put what they tell.
@@ -33,7 +37,7 @@ impl Writers {
                 file: config.file.clone(),
                 source,
             })?;
-            let records = queues.add();
+            let records = queues.open_access_log();
             self.spawn("access_log", move || access_log::write(&records, &mut lines))?;
         }
         #[cfg(not(feature = "otlp"))]
@@ -45,7 +49,7 @@ impl Writers {
         if let Some(config) = telling.traces {
             let exporter = otlp::exporter(config, telling);
             let exporter = exporter.map_err(|error| Failure::Traces(error.to_string()))?;
-            let records = queues.add_traces();
+            let records = queues.open_traces();
             self.spawn("otlp", move || {
                 if let Err(error) = otlp::send(&records, &exporter) {
                     tracing::error!(%error, "no spans are sent");
@@ -55,17 +59,28 @@ impl Writers {
         Ok(queues)
     }
 
-    /// Waits until what the workers told has been written. They must have ended.
-    pub(crate) fn finish(&mut self) {
-        for writer in self.0.drain(..) {
-            // One that panicked has nothing more to write.
-            let _ = writer.join();
+    /// Waits until what the workers told has been written, or nobody takes it. They must have ended.
+    pub(crate) async fn finish(&mut self) {
+        let written = async {
+            for writer in self.0.drain(..) {
+                // Its end is all that it has to say.
+                let _ = writer.await;
+            }
+        };
+        if tokio::time::timeout(LAST_WORDS, written).await.is_err() {
+            tracing::warn!("what is left of the access log or of the spans could not be written");
         }
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-        let writer = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.0.push(writer.map_err(system("cannot start a thread"))?);
+        let (ends, ended) = oneshot::channel();
+        let body = move || {
+            let _ends: oneshot::Sender<()> = ends;
+            run();
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        thread.map_err(system("cannot start a thread"))?;
+        self.0.push(ended);
         Ok(())
     }
 }

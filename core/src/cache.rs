@@ -256,6 +256,18 @@ impl Cache {
         counts
     }
 
+    /// How many nodes and how many clusters can be reached.
+    pub fn counts(&self) -> (usize, usize) {
+        let count = |index: &Index| (index.nodes.len(), index.clusters.len());
+        match &self.tenancy {
+            Tenancy::Shared(index) => count(index),
+            Tenancy::Isolated(tenants) => tenants
+                .values()
+                .map(count)
+                .fold((0, 0), |(nodes, clusters), (n, c)| (nodes + n, clusters + c)),
+        }
+    }
+
     /// How many requests this worker has on the tunnels of an identity.
     pub fn requests(&self, identity: &Identity) -> u32 {
         let index = match &self.tenancy {

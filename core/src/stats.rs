@@ -114,8 +114,8 @@ pub enum Name {
     NodesShared,
     /// How many tunnels an initiator is to keep.
     Wanted,
-    /// Lines of the access log that were dropped.
-    AccessLogDropped,
+    /// Records of requests that a writer has lost: `access_log` or `traces`.
+    RecordsLost(&'static str),
     /// How many different nodes have a tunnel on a worker.
     TotalNodes(WorkerId),
     /// How many different clusters have a tunnel on a worker.
@@ -185,7 +185,7 @@ impl Name {
             Self::Clusters => "reverse_tunnel.clusters".into(),
             Self::NodesShared => "reverse_tunnel.nodes_shared".into(),
             Self::Wanted => "reverse_tunnel.wanted".into(),
-            Self::AccessLogDropped => "access_log.dropped".into(),
+            Self::RecordsLost(writer) => format!("{writer}.lost"),
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
             Self::Handshake(outcome) => format!("reverse_tunnel.handshake.{outcome}"),
@@ -233,7 +233,7 @@ impl Name {
             | Self::Clusters
             | Self::NodesShared
             | Self::Wanted
-            | Self::AccessLogDropped
+            | Self::RecordsLost(_)
             | Self::Duplicates
             | Self::Opened
             | Self::Open

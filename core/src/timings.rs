@@ -19,9 +19,21 @@ pub enum Outcome {
     Truncated,
     /// Whoever asked went away.
     ClientGone,
+    /// It still ran when the time to drain was over.
+    Cut,
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Answered,
+        Self::Failed,
+        Self::Refused,
+        Self::Truncated,
+        Self::ClientGone,
+        Self::Cut,
+    ];
+
     /// The outcome in one word.
     pub const fn label(self) -> &'static str {
         match self {
@@ -30,6 +42,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Truncated => "truncated",
             Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
         }
     }
 }
@@ -109,6 +122,13 @@ impl Timing {
 pub struct Timings(BTreeMap<Timing, Histogram>);
 
 impl Timings {
+    /// With an empty histogram for each of these: a series that begins with its first event hides it from whoever asks for
+    /// the increase.
+    pub fn of_these(all: impl IntoIterator<Item = Timing>) -> Self {
+        let empty = |what: Timing| (what, Histogram::new(what.bounds()));
+        Self(all.into_iter().map(empty).collect())
+    }
+
     /// Counts one.
     pub fn record(&mut self, what: Timing, took: Duration) {
         self.of(what).record(took);

@@ -1,7 +1,9 @@
 //! What the status page shows: a page of identities with their tunnels, what happened last, and a few sums. Its cost grows
 //! with the page, not with the number of nodes, but for one look at each tunnel.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,7 +165,7 @@ impl Row {
 pub struct Event {
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// up or down.
+    /// up, down or refused.
     pub event: &'static str,
     /// Its id in this process.
     pub tunnel: String,
@@ -178,7 +180,7 @@ pub struct Event {
     /// Why it ended, in a word.
     pub reason: Option<&'static str>,
     /// Why it ended, in a sentence.
-    pub meaning: Option<&'static str>,
+    pub meaning: Option<Cow<'static, str>>,
     /// How long it had been open.
     pub lived_seconds: Option<f64>,
 }
@@ -198,6 +200,8 @@ pub struct Overview {
     pub requests: Requests,
     /// The first of the page, and one more if there is.
     pub rows: BTreeMap<Arc<Identity>, Row>,
+    /// An initiator's identities that are looked for and have a tunnel.
+    pub here: BTreeSet<Arc<Identity>>,
     /// The hosts that it dials.
     pub hosts: Vec<HostLine>,
     /// The last ones, the newest first.
@@ -233,10 +237,33 @@ impl Event {
         }
     }
 
+    /// A handshake that was refused.
+    pub(crate) fn refused(
+        identity: Option<&Identity>,
+        peer: SocketAddr,
+        reason: &'static str,
+        meaning: String,
+        at_unix_ms: u64,
+    ) -> Self {
+        let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
+        Self {
+            at_unix_ms,
+            event: "refused",
+            tunnel: String::new(),
+            tenant: text(identity.map(|identity| identity.tenant.as_str())),
+            cluster: text(identity.map(|identity| identity.cluster.as_str())),
+            node: text(identity.map(|identity| identity.node.as_str())),
+            host: Some(peer.to_string()),
+            reason: Some(reason),
+            meaning: Some(meaning.into()),
+            lived_seconds: None,
+        }
+    }
+
     fn down(closed: &Closed, at_unix_ms: u64) -> Self {
         Self {
             reason: Some(closed.why.label()),
-            meaning: Some(closed.why.meaning()),
+            meaning: Some(closed.why.meaning().into()),
             lived_seconds: Some(round(closed.lived)),
             ..Self::of("down", closed.tunnel, &closed.identity, at_unix_ms)
         }
@@ -269,6 +296,7 @@ impl Overview {
             matching: 0,
             requests,
             rows: BTreeMap::new(),
+            here: BTreeSet::new(),
             hosts: Vec::new(),
             events: Vec::new(),
         }
@@ -315,7 +343,11 @@ impl Overview {
             }
         }
         for closed in newest(closed, |closed| closed.at) {
+            let opened = Instant::from_origin(closed.at.since_origin().saturating_sub(closed.lived));
+            let opened = calendar.unix_ms(opened);
             self.events.push(Event::down(closed, calendar.unix_ms(closed.at)));
+            self.events
+                .push(Event::up(closed.tunnel, &closed.identity, None, opened));
         }
         self.trim_events();
     }
@@ -348,9 +380,43 @@ impl Overview {
         for (identity, row) in other.rows {
             self.rows.entry(identity).or_default().merge(row);
         }
-        self.hosts.extend(other.hosts);
+        for host in other.hosts {
+            self.add_host(host);
+        }
+        self.here.extend(other.here);
         self.events.extend(other.events);
         self.trim_events();
+    }
+
+    /// Adds a worker's share of a host to the others'.
+    pub(crate) fn add_host(&mut self, mut line: HostLine) {
+        let same = |other: &&mut HostLine| other.cluster == line.cluster && other.host == line.host;
+        if line.connected + line.connecting + line.backing_off + line.draining == 0 {
+            // It keeps nothing there.
+            line.worker.clear();
+        }
+        let Some(host) = self.hosts.iter_mut().find(same) else {
+            self.hosts.push(line);
+            return;
+        };
+        host.connected += line.connected;
+        host.connecting += line.connecting;
+        host.backing_off += line.backing_off;
+        host.draining += line.draining;
+        for (why, count) in line.failures {
+            *host.failures.entry(why).or_default() += count;
+        }
+        host.last_failure = host.last_failure.or(line.last_failure);
+        host.next_dial_in_seconds = match (host.next_dial_in_seconds, line.next_dial_in_seconds) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        if !line.worker.is_empty() {
+            if !host.worker.is_empty() {
+                host.worker.push_str(", ");
+            }
+            host.worker.push_str(&line.worker);
+        }
     }
 
     /// Cuts the rows to the page; says behind whom the next one begins, if there is one.

@@ -3,7 +3,7 @@
 //! A worker hands the record to a bounded queue and goes on; whoever writes reads from there. Where the queue is full the
 //! record is dropped, and counted. Nothing here is made where nobody asked for records.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,38 +17,94 @@ use hyper::Request;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use crate::http::counters::increase;
-
 /// Names a request on all its hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static(traceparent::HEADER);
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// How many records may wait to be written.
 const QUEUE_MAX: usize = 8192;
 /// The most of a client's own text, such as a path, that is told.
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// The end where records are written.
-pub type Records = Receiver<Arc<Record>>;
+#[derive(Debug)]
+pub struct Records {
+    /// The records.
+    pub queue: Receiver<Arc<Record>>,
+    /// Those that could not be written.
+    pub lost: Lost,
+}
 
-/// Where the workers of a process put their records: a queue for each writer, so that a slow one keeps up no other.
+/// How many records a writer has lost: its queue was full, or nobody took them.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<AtomicU64>);
+
+impl Lost {
+    /// So many more.
+    pub fn add(&self, records: usize) {
+        self.0.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// All of them.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where the workers of a process put their records for one writer.
+#[derive(Clone, Debug)]
+struct Queue {
+    records: SyncSender<Arc<Record>>,
+    lost: Lost,
+}
+
+impl Queue {
+    fn new() -> (Self, Records) {
+        let (records, queue) = sync_channel(QUEUE_MAX);
+        let lost = Lost::default();
+        let written = Records {
+            queue,
+            lost: lost.clone(),
+        };
+        (Self { records, lost }, written)
+    }
+
+    fn put(&self, record: &Arc<Record>) {
+        if self.records.try_send(Arc::clone(record)).is_err() {
+            self.lost.add(1);
+        }
+    }
+}
+
+/// A queue for each writer, so that a slow one keeps up no other.
 #[derive(Clone, Debug, Default)]
 pub struct RecordQueues {
-    queues: Vec<SyncSender<Arc<Record>>>,
-    traces: bool,
+    access_log: Option<Queue>,
+    traces: Option<Queue>,
 }
 
 impl RecordQueues {
-    /// A queue for one more writer.
-    pub fn add(&mut self) -> Records {
-        let (queue, records) = sync_channel(QUEUE_MAX);
-        self.queues.push(queue);
+    /// For the access log.
+    pub fn open_access_log(&mut self) -> Records {
+        let (queue, records) = Queue::new();
+        self.access_log = Some(queue);
         records
     }
 
-    /// A queue for a writer of spans: from now on each hop continues the trace of the one before.
-    pub fn add_traces(&mut self) -> Records {
-        self.traces = true;
-        self.add()
+    /// For spans: from now on each hop continues the trace of the one before.
+    pub fn open_traces(&mut self) -> Records {
+        let (queue, records) = Queue::new();
+        self.traces = Some(queue);
+        records
+    }
+
+    /// What each writer has lost, by its name; those that are there.
+    pub fn losses(&self) -> Vec<(&'static str, Lost)> {
+        let writers = [("access_log", &self.access_log), ("traces", &self.traces)];
+        let losses = writers
+            .into_iter()
+            .filter_map(|(name, queue)| Some((name, queue.as_ref()?.lost.clone())));
+        losses.collect()
     }
 }
 
@@ -156,7 +212,6 @@ fn rfc3339(since_1970: Duration) -> String {
 pub(crate) struct Recorder {
     hop: &'static str,
     records: RecordQueues,
-    dropped: Cell<u64>,
     ids: RefCell<Rng>,
 }
 
@@ -166,10 +221,9 @@ impl Recorder {
         Self {
             hop,
             records: RecordQueues {
-                queues: Vec::new(),
-                traces: false,
+                access_log: None,
+                traces: None,
             },
-            dropped: Cell::new(0),
             ids: RefCell::new(rng),
         }
     }
@@ -177,11 +231,6 @@ impl Recorder {
     /// From now on it tells of requests, if it is to.
     pub(crate) fn tell(&mut self, records: RecordQueues) {
         self.records = records;
-    }
-
-    /// Records that found the queue full; `None` if nobody wants any.
-    pub(crate) fn dropped(&self) -> Option<u64> {
-        (!self.records.queues.is_empty()).then(|| self.dropped.get())
     }
 
     /// Sees to it that a request has an id, and begins its record, if anybody wants one. `wall` is what time it is, since 1970.
@@ -193,20 +242,19 @@ impl Recorder {
     ) -> Option<Box<Record>> {
         let headers = request.headers_mut();
         let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id()).clone();
-        if self.records.queues.is_empty() {
+        if self.records.access_log.is_none() && self.records.traces.is_none() {
             return None;
         }
-        let span = self
-            .records
-            .traces
-            .then(|| self.continue_trace(headers))
-            .flatten();
+        let span = match self.records.traces {
+            Some(_) => self.continue_trace(headers),
+            None => None,
+        };
         Some(Box::new(Record {
             hop: self.hop,
             began: wall(),
             took: Duration::ZERO,
             request_id: cut(&String::from_utf8_lossy(id.as_bytes())),
-            method: request.method().to_string(),
+            method: cut(request.method().as_str()),
             path: cut(request.uri().path()),
             peer: peer.to_string(),
             identity: None,
@@ -224,10 +272,11 @@ impl Recorder {
     /// Hands a record over without waiting.
     pub(crate) fn end(&self, record: Record) {
         let record = Arc::new(record);
-        for queue in &self.records.queues {
-            if queue.try_send(Arc::clone(&record)).is_err() {
-                increase(&self.dropped);
-            }
+        if let Some(queue) = &self.records.access_log {
+            queue.put(&record);
+        }
+        if let Some(queue) = self.records.traces.as_ref().filter(|_| record.span.is_some()) {
+            queue.put(&record);
         }
     }
 
@@ -253,6 +302,10 @@ impl Recorder {
         };
         let value = HeaderValue::try_from(own.to_string()).ok()?;
         headers.insert(TRACEPARENT, value);
+        if parent.is_none() {
+            // It belongs to a trace that was none (Trace Context, section 3.3.1).
+            headers.remove(TRACESTATE);
+        }
         Some((own, parent.map(|parent| parent.span)))
     }
 }
@@ -279,7 +332,11 @@ mod tests {
 
     fn recorder(traces: bool) -> (Recorder, Records) {
         let mut queues = RecordQueues::default();
-        let records = if traces { queues.add_traces() } else { queues.add() };
+        let records = if traces {
+            queues.open_traces()
+        } else {
+            queues.open_access_log()
+        };
         let mut recorder = Recorder::new("egress", Rng::from_seed(1));
         recorder.tell(queues);
         (recorder, records)
@@ -295,7 +352,7 @@ mod tests {
         record.took = Duration::from_micros(1_500);
         record.status = Some(200);
         recorder.end(*record);
-        let line = records.recv().unwrap().line();
+        let line = records.queue.recv().unwrap().line();
         assert_eq!(
             line,
             "{\"timestamp\":\"1970-01-02T00:00:00.001Z\",\"hop\":\"egress\",\"request_id\":\"a\\\"b\",\"method\":\"GET\",\
@@ -348,7 +405,7 @@ mod tests {
             let record = recorder.begin(&mut request(&[]), "p", || Duration::ZERO).unwrap();
             recorder.end(*record);
         }
-        assert_eq!(recorder.dropped(), Some(3));
-        assert_eq!(records.try_iter().count(), QUEUE_MAX);
+        assert_eq!(records.lost.count(), 3);
+        assert_eq!(records.queue.try_iter().count(), QUEUE_MAX);
     }
 }

@@ -29,6 +29,21 @@ fn requests_of_every_shape_are_right() {
     }
 }
 
+/// Envoy ends a body with an empty frame of its own: whoever has all the bytes has the whole answer.
+#[test]
+fn a_whole_answer_is_counted_as_one_whoever_is_on_the_other_side() {
+    for (eddys, hop) in [(Eddys::Responder, "egress"), (Eddys::Initiator, "service")] {
+        let world = World::start(eddys);
+        (0..20).for_each(|_| world.assert_good());
+        world.echo(&[b'a'; 100_000]);
+        wait_for("all to have ended", || {
+            (world.eddy_stat(&format!("{hop}.in_flight")) == 0).then_some(())
+        });
+        assert_eq!(world.eddy_stat(&format!("{hop}.client_gone")), 0, "{eddys:?}");
+        assert_eq!(world.eddy_stat(&format!("{hop}.truncated")), 0, "{eddys:?}");
+    }
+}
+
 #[test]
 fn an_idle_tunnel_is_pinged_for_three_intervals_and_then_used() {
     for eddys in BOTH {

@@ -144,7 +144,10 @@ fn prometheus_json_and_text_say_the_same_on_both_sides() {
     let responder = samples(pair.responder_admin);
     assert_eq!(of(&responder, "eddy_node_tunnels{node=edge}"), 3);
     assert_eq!(
-        of(&responder, "eddy_identity_tunnels{cluster=edges,node=edge}"),
+        of(
+            &responder,
+            "eddy_identity_tunnels{cluster=edges,node=edge,tenant=acme}"
+        ),
         3
     );
     assert_eq!(of(&responder, "eddy_handshakes_total{outcome=accepted}"), 3);

@@ -16,7 +16,7 @@ mod kit;
 use std::time::{Duration, Instant};
 
 use browser::{Page, chromium};
-use kit::{Eddy, Pair, free_port, get, wait_for};
+use kit::{Eddy, Options, Pair, exchange, free_port, get, wait_for};
 use serde_json::Value;
 
 fn page_of(admin: u16) -> Option<Page> {
@@ -142,6 +142,56 @@ fn an_initiator_s_page_shows_its_hosts_and_why_none_is_reached() {
     );
     until(&mut page, "document.querySelector('[data-event=down]') !== null");
     assert_eq!(page.errors, [""; 0]);
+}
+
+#[test]
+fn a_node_whose_handshake_is_refused_is_among_the_events() {
+    let pair = Pair::start();
+    let Some(mut page) = page_of(pair.responder_admin) else {
+        return;
+    };
+    until(&mut page, LIVE);
+    exchange(
+        pair.tunnels,
+        b"GET /reverse_connections/request HTTP/1.1\r\nhost: h\r\n\r\n",
+    );
+    until(
+        &mut page,
+        "document.querySelector('[data-event=refused]')?.dataset.reason === 'missing_ids'",
+    );
+    assert_eq!(page.errors, [""; 0]);
+}
+
+#[test]
+fn an_initiator_s_cluster_is_explained_by_its_hosts() {
+    let mut pair = Pair::with(Options {
+        workers: 3,
+        ..Options::default()
+    });
+    let explained = || get(pair.initiator_admin, "/explain?cluster=hub&format=text", &[]).body;
+    assert!(
+        explained().starts_with("cluster hub: reachable, through 1 tunnel\n"),
+        "{}",
+        explained()
+    );
+    let overview =
+        || -> Value { serde_json::from_str(&get(pair.initiator_admin, "/overview", &[]).body).unwrap() };
+    let hosts = overview()["hosts"].clone();
+    assert_eq!(
+        hosts.as_array().unwrap().len(),
+        1,
+        "one line of all workers: {hosts}"
+    );
+    assert_eq!(
+        (&overview()["matching"], &overview()["state"]),
+        (&1.into(), &"LIVE".into())
+    );
+    pair.responder.signal("KILL");
+    pair.responder.wait();
+    wait_for("the loss to be seen", || {
+        (overview()["state"] == "NOT READY").then_some(())
+    });
+    assert_eq!(overview()["matching"], 0);
 }
 
 #[test]

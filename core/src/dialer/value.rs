@@ -80,6 +80,9 @@ impl DialFailure {
         }
     }
 
+    /// Those that are no answer of a responder.
+    pub const WITHOUT_STATUS: [Self; 4] = [Self::Refused, Self::TimedOut, Self::Unreachable, Self::Protocol];
+
     /// The reason in one word, with the responder's status.
     pub fn reason(&self) -> &str {
         match self {

@@ -91,14 +91,16 @@ pub(super) async fn explain<N: Network>(admin: &Admin<N>, asked: &Asked) -> Expl
 
 /// The whole in a sentence.
 fn verdict(explanation: &Explanation) -> String {
-    let usable = explanation
-        .tunnels
-        .iter()
-        .filter(|line| line.state != "draining")
-        .count();
+    let own = explanation.tunnels.iter().filter(|line| line.state != "draining");
+    // Of an initiator's upstream cluster it is the hosts that say it.
+    let dialed: u32 = explanation.hosts.iter().map(|host| host.connected).sum();
+    let usable = own.count() + usize::try_from(dialed).unwrap_or(usize::MAX);
     if usable > 0 {
         let s = if usable == 1 { "" } else { "s" };
         return format!("reachable, through {usable} tunnel{s}");
+    }
+    if explanation.choices.iter().any(|choice| choice.tunnel.is_some()) {
+        return "reachable, through a tunnel that is about to go".to_owned();
     }
     let mut text = "not reachable: no tunnel is up".to_owned();
     if let Some(last) = explanation.closed.first() {

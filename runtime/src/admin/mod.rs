@@ -13,15 +13,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use eddy_core::closed::PER_IDENTITY;
-use eddy_core::stats::Sheet;
+use eddy_core::identity::Identity;
+use eddy_core::stats::{Name, Sheet};
 use eddy_core::timings::Timings;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -30,7 +33,8 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{NodeConfig, StatsConfig};
-use crate::net::{Listener, Network};
+use crate::net::{BACKSTOP, Listener, Network, Stream};
+use crate::record::Lost;
 use crate::report::{Ask, ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
 use crate::{api, initiator, responder};
 
@@ -62,6 +66,8 @@ pub struct Admin<N: Network> {
     pub draining: Cell<bool>,
     /// What is logged, if that can be changed.
     pub logging: Option<Rc<Logging>>,
+    /// What the writers of requests have lost, by their names.
+    pub losses: Vec<(&'static str, Lost)>,
     /// How many status pages are live.
     pub live: Rc<Cell<u32>>,
 }
@@ -78,7 +84,7 @@ impl<N: Network> Admin<N> {
 
     /// Every number with its name, as `/stats` shows them.
     pub fn stats(&self, reports: &[Report]) -> Vec<(String, u64)> {
-        sum(reports).lines(&self.stats_config().prefix, false)
+        self.sum(reports).lines(&self.stats_config().prefix, false)
     }
 
     /// How many tunnels are open.
@@ -93,6 +99,18 @@ impl<N: Network> Admin<N> {
             Role::Responder(control) => control.reports(ask).await,
             Role::Initiator(control) => control.reports(ask).await,
         }
+    }
+
+    /// The numbers of the process.
+    fn sum(&self, reports: &[Report]) -> Sheet {
+        let mut sheet = Sheet::default();
+        for report in reports {
+            report.add_to(&mut sheet);
+        }
+        for (writer, lost) in &self.losses {
+            sheet.add(Name::RecordsLost(writer), lost.count());
+        }
+        sheet
     }
 
     fn stats_config(&self) -> &StatsConfig {
@@ -180,6 +198,8 @@ async fn accept<L: Listener, A: 'static>(
             continue;
         };
         let admin = Rc::clone(&admin);
+        // A status page whose laptop sleeps gives its place back.
+        stream.give_up_after(BACKSTOP);
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request| {
                 let admin = Rc::clone(&admin);
@@ -254,6 +274,17 @@ POST /logging       ?level=FILTER: log that from now on; as --log does
 GET /help           this
 ";
 
+/// Whether a browser sends this on behalf of a page that is not this admin's own (Fetch, section 3.2): whoever runs a process opens
+/// its admin in a browser that other pages run in too.
+fn is_from_elsewhere(request: &Request<Incoming>) -> bool {
+    let value = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let host = value(HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    match value(ORIGIN) {
+        Some(origin) => origin.split_once("://").map(|(_, from)| from) != host,
+        None => value(HeaderName::from_static("sec-fetch-site")) == Some("cross-site"),
+    }
+}
+
 /// The page needs nothing but itself and this admin.
 const PAGE_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -302,10 +333,16 @@ async fn admin_answer<N: Network>(admin: &Rc<Admin<N>>, request: &Request<Incomi
             .insert(ALLOW, HeaderValue::from_static(allowed));
         return answer;
     }
+    if posts && is_from_elsewhere(request) {
+        let why = "a page from elsewhere may not change anything here\n";
+        return plain(StatusCode::FORBIDDEN, why);
+    }
     match path {
         "/" => status_page(),
         "/favicon.ico" => plain(StatusCode::NO_CONTENT, ""),
         "/overview" => overview::once(admin, request.uri()).await,
+        // An answer to HEAD has no end of its own where there is no body.
+        "/overview/live" if *request.method() == Method::HEAD => plain(StatusCode::OK, ""),
         "/overview/live" => overview::live(admin, request.uri()),
         "/drain" => drain::answer(admin, request.uri()).await,
         "/stats" => stats(admin, request.uri()).await,
@@ -325,7 +362,7 @@ async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
         Ok(query) => query,
         Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let sheet = || async { sum(&admin.reports(&Ask::Numbers).await) };
+    let sheet = || async { admin.sum(&admin.reports(&Ask::Numbers).await) };
     let prefix = &admin.stats_config().prefix;
     match query.format {
         text::Format::Text => plain(StatusCode::OK, query.render(&sheet().await, prefix)),
@@ -347,7 +384,7 @@ async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
         draining: admin.draining.get(),
         max_series: admin.stats_config().max_series,
     };
-    match metrics::render(&about, &sum(&reports), &timings) {
+    match metrics::render(&about, &admin.sum(&reports), &identities(&reports), &timings) {
         Ok(page) => {
             let mut answer = plain(StatusCode::OK, page);
             let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -358,13 +395,15 @@ async fn metrics<N: Network>(admin: &Admin<N>) -> Answer {
     }
 }
 
-/// The numbers of a process.
-fn sum(reports: &[Report]) -> Sheet {
-    let mut sheet = Sheet::default();
-    for report in reports {
-        report.add_to(&mut sheet);
+/// How many tunnels each identity has, where such numbers are wanted.
+fn identities(reports: &[Report]) -> BTreeMap<Arc<Identity>, u64> {
+    let mut all = BTreeMap::new();
+    for (_, identities) in reports.iter().filter_map(|report| report.identities.as_ref()) {
+        for (identity, count) in identities {
+            *all.entry(Arc::clone(identity)).or_default() += count;
+        }
     }
-    sheet
+    all
 }
 
 async fn explained<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {

@@ -26,7 +26,7 @@ const LIVE_EVERY: Duration = Duration::from_secs(1);
 /// Over how long rates and quantiles are taken.
 const WINDOW: usize = 10;
 /// How many pages may be live at once: each costs a look at every tunnel a second.
-const LIVE_MAX: u32 = 32;
+const LIVE_MAX: u32 = 16;
 /// How many hosts of an initiator are shown.
 const HOSTS_MAX: usize = 200;
 
@@ -195,7 +195,7 @@ fn page<'a, N: Network>(
         role: admin.role_label(),
         node: admin.node_info(),
         version: env!("CARGO_PKG_VERSION"),
-        state: admin.state_label(),
+        state: state(admin, all),
         uptime_seconds: round(now),
         workers: admin.workers(),
         at_unix_ms: u64::try_from((admin.began + now).as_millis()).unwrap_or(u64::MAX),
@@ -204,12 +204,21 @@ fn page<'a, N: Network>(
         clusters: all.clusters,
         requests,
         search: &wanted.search,
-        matching: all.matching,
+        matching: all.matching + all.here.len() as u64,
         rows: lines.take(PAGE).collect(),
         next: next.map(cursor),
         hosts,
         more_hosts: all.hosts.len() - hosts.len(),
         events: &all.events,
+    }
+}
+
+/// As `/ready` says it.
+fn state<N: Network>(admin: &Admin<N>, all: &Overview) -> &'static str {
+    let usable = all.tunnels.open - all.tunnels.draining;
+    match admin.role {
+        Role::Initiator(_) if usable == 0 && !admin.draining.get() => "NOT READY",
+        Role::Responder(_) | Role::Initiator(_) => admin.state_label(),
     }
 }
 

@@ -207,7 +207,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {
 /// The address of a collector of spans; without a path, the one that collectors have by default.
 pub(super) fn collector(text: &str) -> Result<String, Problem> {
     let uri = text.parse::<hyper::Uri>().ok();
-    let fits = |uri: &hyper::Uri| uri.scheme_str() == Some("http") && uri.query().is_none();
+    let has_password = text.contains('@');
+    let fits = |uri: &hyper::Uri| uri.scheme_str() == Some("http") && uri.query().is_none() && !has_password;
     let Some(uri) = uri.filter(fits) else {
         return form(
             text,

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Collected;
-use hyper::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{HeaderMap, Method, StatusCode};
 
 /// The body of a request on its way into a tunnel.
 #[derive(Debug)]
@@ -114,6 +114,16 @@ pub(crate) enum Answer<F> {
     },
 }
 
+/// Whether a body has nothing more to give, though its end may come in a frame of its own that nobody waits for.
+fn is_over(from: &Incoming) -> bool {
+    from.is_end_stream() || from.size_hint().exact() == Some(0)
+}
+
+/// Whether the answer to a request has no body, whatever its headers say (RFC 9110, section 6.4.1).
+pub(crate) fn is_bodiless(asked: &Method, status: StatusCode) -> bool {
+    *asked == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 impl<F> Answer<F> {
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
         Self::Text(Some(text.into()))
@@ -121,9 +131,10 @@ impl<F> Answer<F> {
 }
 
 impl<F: Follow> Answer<F> {
-    pub(crate) fn stream(from: Incoming, mut follow: F) -> Self {
+    /// `bodiless` if the answer has no body by its kind: to HEAD, or with a status that has none.
+    pub(crate) fn stream(from: Incoming, mut follow: F, bodiless: bool) -> Self {
         // An answer without a body is over before anyone polls it.
-        if from.is_end_stream() {
+        if bodiless || is_over(&from) {
             follow.finished();
         }
         Self::Stream { from, follow }
@@ -151,7 +162,7 @@ impl<F: Follow + Unpin> Body for Answer<F> {
                     None => follow.finished(),
                     Some(Err(_)) => follow.broken(),
                     // Whoever counts the bytes of a body may never ask for its end.
-                    Some(Ok(_)) if from.is_end_stream() => follow.finished(),
+                    Some(Ok(_)) if is_over(from) => follow.finished(),
                     Some(Ok(_)) => {}
                 }
                 Poll::Ready(frame)

@@ -21,6 +21,8 @@ pub(crate) struct Counters {
     /// What is told of single requests.
     pub(crate) recorder: Recorder,
     durations: RefCell<Timings>,
+    /// What still runs is being cut.
+    pub(crate) cutting: Cell<bool>,
     pub(crate) requests: Cell<u64>,
     pub(crate) in_flight: Cell<u64>,
     pub(crate) truncated: Cell<u64>,
@@ -42,7 +44,10 @@ impl Counters {
             hop,
             clock,
             recorder: Recorder::new(hop.label(), rng),
-            durations: RefCell::default(),
+            durations: RefCell::new(Timings::of_these(
+                Outcome::ALL.map(|outcome| Timing::Request(hop, outcome)),
+            )),
+            cutting: Cell::default(),
             requests: Cell::default(),
             in_flight: Cell::default(),
             truncated: Cell::default(),
@@ -82,9 +87,6 @@ impl Counters {
     }
 
     pub(crate) fn fill(&self, sheet: &mut Sheet) {
-        if let Some(dropped) = self.recorder.dropped() {
-            sheet.add(Name::AccessLogDropped, dropped);
-        }
         let mut put = |what, cell: &Cell<u64>| sheet.add(Name::Http(self.hop, what), cell.get());
         put(Http::Requests, &self.requests);
         put(Http::InFlight, &self.in_flight);
@@ -201,6 +203,7 @@ impl<C: AsRef<Counters>> Drop for Running<C> {
         numbers.in_flight.set(numbers.in_flight.get().saturating_sub(1));
         let outcome = match self.progress {
             Progress::Ended(outcome) => outcome,
+            Progress::Waiting | Progress::Answering(_) if numbers.cutting.get() => Outcome::Cut,
             Progress::Waiting | Progress::Answering(_) => {
                 increase(&numbers.client_gone);
                 Outcome::ClientGone

@@ -14,13 +14,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Headers that `Connection` cannot take away: a client that lists them there would make the next hop
 /// forget where the request comes from or goes to (field-notes.md section 4).
-const PROTECTED: [&str; 6] = [
+const PROTECTED: [&str; 9] = [
     "host",
     "content-length",
     "x-forwarded-",
     "forwarded",
     "x-envoy-",
     "x-eddy-",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
 ];
 
 /// Removes what concerns one hop only. `keep` and `also` are further names that `Connection` cannot take away.

@@ -38,7 +38,7 @@ pub(super) async fn run<N: Network>(
             worker.tell(berth, |dialer, now, slot| dialer.on_closed(now, slot, why));
         }
         Err(failure) => {
-            tracing::info!(%host, %cluster, reason = failure.reason(), "dial failed");
+            worker.tell_failure(berth, host, &cluster, &failure);
             worker.count_failure(cluster, &failure);
             worker.tasks.borrow_mut().remove(&berth);
             worker.tell(berth, |dialer, now, slot| dialer.on_failed(now, slot, &failure));

@@ -104,10 +104,14 @@ impl Control {
 
     /// What the status page shows of every worker.
     pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
-        let mut all = Vec::new();
+        let mut asked = Vec::new();
         for worker in &self.workers {
             let (answer, overview) = oneshot::channel();
             let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
+            asked.push(overview);
+        }
+        let mut all = Vec::new();
+        for overview in asked {
             all.extend(overview.await.ok());
         }
         all
@@ -166,6 +170,7 @@ type Berth = (usize, Slot);
 /// The task of a berth.
 struct Task {
     cluster: ClusterName,
+    host: SocketAddr,
     abort: AbortHandle,
     drain: Latch,
 }
@@ -301,7 +306,7 @@ impl<N: Network> Worker<N> {
             nonce,
             stale,
             http: Counters::new(Hop::Service, clock, ids),
-            timings: RefCell::default(),
+            timings: RefCell::new(Timings::of_these([Timing::Dial, Timing::Lifetime])),
             draining: Cell::default(),
         }
     }
@@ -429,18 +434,20 @@ impl<N: Network> Worker<N> {
                     berth,
                     Task {
                         cluster,
+                        host,
                         abort,
                         drain,
                     },
                 );
             }
             Action::Abort { slot, timed_out } => {
-                if let Some(cluster) = self.cut((lane, slot)).filter(|_| timed_out) {
-                    tracing::info!(%cluster, reason = DialFailure::TimedOut.reason(), "dial failed");
-                    self.count_failure(cluster, &DialFailure::TimedOut);
+                if let Some(task) = self.cut((lane, slot)).filter(|_| timed_out) {
+                    self.tell_failure((lane, slot), task.host, &task.cluster, &DialFailure::TimedOut);
+                    self.count_failure(task.cluster, &DialFailure::TimedOut);
                 }
             }
             Action::Close { slot } => {
+                self.http.cutting.set(self.draining.get());
                 self.cut((lane, slot));
             }
             Action::Drain { slot } => {
@@ -451,11 +458,18 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Ends a task where it stands; says to which cluster it dialed.
-    fn cut(&self, berth: Berth) -> Option<ClusterName> {
+    /// Ends a task where it stands.
+    fn cut(&self, berth: Berth) -> Option<Task> {
         let task = self.tasks.borrow_mut().remove(&berth)?;
         task.abort.abort();
-        Some(task.cluster)
+        Some(task)
+    }
+
+    /// The line of a dial that came to nothing.
+    fn tell_failure(&self, (lane, _): Berth, host: SocketAddr, cluster: &ClusterName, why: &DialFailure) {
+        let lanes = self.lanes.borrow();
+        let node = lanes.get(lane).map(|lane| lane.address.identity.node.as_str());
+        tracing::info!(%host, %cluster, node, reason = why.reason(), "dial failed");
     }
 
     /// Counts a failed dial, and has the names looked up again: the host may have moved.

@@ -1,5 +1,7 @@
 //! What the status page shows of a worker.
 
+use std::sync::Arc;
+
 use super::Worker;
 use crate::net::Network;
 use crate::overview::{Event, Overview, Wanted, newest};
@@ -24,6 +26,7 @@ impl<N: Network> Worker<N> {
                 row.has_been_up_for(calendar.ago(up.opened));
             }
             if wanted.matches(&up.identity) {
+                overview.here.insert(Arc::clone(&up.identity));
                 opened.push((*id, up));
             }
         }
@@ -33,12 +36,9 @@ impl<N: Network> Worker<N> {
             overview.events.push(event);
         }
         overview.tell_closed(wanted, &self.closed.borrow(), &calendar);
-        let identities = self.lanes.borrow();
-        let identities = identities.iter().map(|lane| &lane.address.identity);
-        if self.id.0 == 0 {
-            overview.matching = identities.filter(|identity| wanted.matches(identity)).count() as u64;
+        for host in self.hosts(calendar.now) {
+            overview.add_host(host);
         }
-        overview.hosts = self.hosts(calendar.now);
         overview
     }
 }

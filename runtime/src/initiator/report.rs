@@ -1,5 +1,7 @@
 //! What a worker tells of itself.
 
+use eddy_core::close::CloseReason;
+use eddy_core::dialer::DialFailure;
 use eddy_core::identity::WorkerId;
 use eddy_core::stats::{DialState, Name, Ping, Sheet};
 use eddy_core::time::Instant;
@@ -83,6 +85,14 @@ impl<N: Network> Worker<N> {
                 fill_lane(&mut sheet, lane, self.id);
             }
         }
+        for lane in &*self.lanes.borrow() {
+            let cluster = &lane.address.cluster;
+            sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), 0);
+            for why in DialFailure::WITHOUT_STATUS {
+                let reason = why.reason().to_owned();
+                sheet.add(Name::HandshakeFailed(self.id, cluster.clone(), reason), 0);
+            }
+        }
         for (cluster, count) in &*self.succeeded.borrow() {
             sheet.add(Name::HandshakeSucceeded(self.id, cluster.clone()), *count);
         }
@@ -99,6 +109,9 @@ impl<N: Network> Worker<N> {
         sheet.add(Name::Ping(Ping::Echoed), self.echoed.get());
         sheet.add(Name::Opened, self.opened.get());
         sheet.add(Name::Open, self.tunnels.borrow().len() as u64);
+        for why in CloseReason::ALL {
+            sheet.add(Name::Closed(why), 0);
+        }
         for (why, count) in self.closed.borrow().by_reason() {
             sheet.add(Name::Closed(*why), *count);
         }

@@ -17,7 +17,7 @@ use super::Worker;
 use super::services::{Return, ServiceError, Services};
 use crate::clock::Clock;
 use crate::config::{InitiatorConfig, Protocol};
-use crate::http::body::{Answer, Follow, Question};
+use crate::http::body::{Answer, Follow, Question, is_bodiless};
 use crate::http::counters::{Counters, Running};
 use crate::http::hygiene;
 use crate::net::Network;
@@ -128,6 +128,7 @@ pub(super) async fn serve<N: Network>(
         record.identity = Some(Arc::clone(&on_tunnel.0.identity));
         record.attempts = 1;
     }
+    let method = request.method().clone();
     let count = running.record().map(|record| &record.request_bytes);
     let request = request.map(|body| Question::of(body, count));
     let answered = forward(&worker, request).await;
@@ -140,17 +141,20 @@ pub(super) async fn serve<N: Network>(
             response.headers_mut().remove(hygiene::REASON);
             hygiene::put_service_time(response.headers_mut(), took);
             *response.version_mut() = Version::HTTP_2;
+            let bodiless = is_bodiless(&method, response.status());
             let (head, body) = response.into_parts();
             let follow = Following {
                 running,
                 back,
                 _on_tunnel: on_tunnel,
             };
-            Response::from_parts(head, Answer::stream(body, follow))
+            Response::from_parts(head, Answer::stream(body, follow, bodiless))
         }
         Err(why) => {
             running.refuse(why);
-            let mut response = Response::new(Answer::text(format!("{why}\n")));
+            let text = format!("{why}\n");
+            running.pass(text.len());
+            let mut response = Response::new(Answer::text(text));
             *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_GATEWAY);
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -10,11 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use eddy_core::handshake::request::{Announcement, Verdict};
 use eddy_core::handshake::{HEAD_BYTES_MAX, Refusal};
+use eddy_core::identity::Identity;
 use eddy_core::time::Instant;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::refusals::Refused;
 use super::{Message, Newcomer, Worker, tunnel};
 use crate::api;
 use crate::net::prefixed::Prefixed;
@@ -91,13 +93,14 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
     let accepted = worker.clock.now();
     let pending = Pending::enter(&worker.pending_handshakes);
     let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
+    let mut refused = None;
     let outcome = if over {
         let spread = worker.rng.borrow_mut().between(COME_BACK_MIN, COME_BACK_MAX);
         Err(Refusal::Limit {
             retry_after: Some(spread),
         })
     } else {
-        let read = read_request(&worker, &mut stream);
+        let read = read_request(&worker, &mut stream, &mut refused);
         let limit = worker.config.tunnels.handshake_timeout;
         tokio::time::timeout(limit, read)
             .await
@@ -112,10 +115,18 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
         }
         Err(refusal) => {
             worker.count_handshake(refusal.counter());
-            tracing::info!(%peer, reason = refusal.label(), "handshake refused");
+            let node = refused.as_ref().map(|identity| identity.node.as_str());
+            tracing::info!(%peer, node, reason = refusal.label(), "handshake refused");
             // Who comes on top of too many is not waited for.
             let linger = if over { Duration::ZERO } else { LINGER };
-            refuse(stream, &refusal.encode(), linger).await;
+            let answer = refusal.encode();
+            worker.refusals.borrow_mut().push(Refused {
+                at: worker.clock.now(),
+                peer,
+                identity: refused,
+                why: refusal,
+            });
+            refuse(stream, &answer, linger).await;
         }
     }
 }
@@ -125,7 +136,12 @@ enum Heard {
     Api(Bytes),
 }
 
-async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) -> Result<Heard, Refusal> {
+/// Says in `refused` who it was that is refused, if that is known.
+async fn read_request<N: Network>(
+    worker: &Worker<N>,
+    stream: &mut N::Stream,
+    refused: &mut Option<Arc<Identity>>,
+) -> Result<Heard, Refusal> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let had = bytes.len();
@@ -142,6 +158,7 @@ async fn read_request<N: Network>(worker: &Worker<N>, stream: &mut N::Stream) ->
             Some(parsed) => {
                 return match parsed.value {
                     Verdict::Tunnel(it) if worker.duplicates.borrow().refuses(&it.identity, it.instance) => {
+                        *refused = Some(Arc::new(it.identity));
                         Err(Refusal::Duplicate)
                     }
                     Verdict::Tunnel(announcement) => Ok(Heard::Tunnel(announcement)),

@@ -10,6 +10,7 @@ pub mod explain;
 mod leave;
 mod overview;
 mod proxy;
+mod refusals;
 mod report;
 mod start;
 mod tunnel;
@@ -53,6 +54,7 @@ use crate::report::{Ask, Asked, Report};
 use self::explain::Choice;
 pub use self::leave::Selection;
 use self::leave::Whom;
+use self::refusals::Refusals;
 pub use self::start::{Control, Seed, Start, StartError, prepare};
 use self::tunnel::Orders;
 use self::waiting::WaitingRoom;
@@ -173,6 +175,10 @@ struct Worker<N: Network> {
     others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
     http: Counters,
     timings: RefCell<Timings>,
+    /// The last handshakes that were refused.
+    refusals: RefCell<Refusals>,
+    /// Requests of this worker on tunnels that have left the directory.
+    orphans: RefCell<BTreeMap<TunnelId, (Arc<Identity>, u32)>>,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
     pending_handshakes: Cell<u32>,
     pings: PingCounters,
@@ -250,6 +256,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
             tracing::warn!(worker = %worker.id, "drain took too long; cutting what is left");
         }
         worker.dismiss().await;
+        worker.http.cutting.set(true);
         worker.stop.set();
     };
     let letters = async {
@@ -316,7 +323,13 @@ impl<N: Network> Worker<N> {
             tunnels: Crowd::default(),
             others,
             http: Counters::new(Hop::Egress, clock, rng.clone().fork()),
-            timings: RefCell::default(),
+            timings: RefCell::new(Timings::of_these([
+                Timing::Handshake,
+                Timing::Lifetime,
+                Timing::Recovery,
+            ])),
+            refusals: RefCell::default(),
+            orphans: RefCell::default(),
             handshakes: RefCell::default(),
             pending_handshakes: Cell::default(),
             pings: PingCounters::default(),
@@ -352,9 +365,8 @@ impl<N: Network> Worker<N> {
                 let _ = answer.send(self.overview(&wanted));
             }
             Message::Requests(whose, answer) => {
-                let cache = self.cache.borrow();
                 // Who asked may have gone.
-                let _ = answer.send(whose.iter().map(|identity| cache.requests(identity)).collect());
+                let _ = answer.send(whose.iter().map(|identity| self.requests_of(identity)).collect());
             }
             Message::Explain(asked, answer) => {
                 // Who asked may have gone.
@@ -448,6 +460,26 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// How many requests of this worker are on the tunnels of an identity.
+    fn requests_of(&self, identity: &Identity) -> u32 {
+        let orphans = self.orphans.borrow();
+        let orphans = orphans.values().filter(|(whose, _)| **whose == *identity);
+        let left: u32 = orphans.map(|(_, streams)| *streams).sum();
+        self.cache.borrow().requests(identity) + left
+    }
+
+    /// A request has ended whose tunnel may have left the directory.
+    fn release(&self, tunnel: TunnelId) {
+        self.cache.borrow_mut().release(tunnel);
+        let mut orphans = self.orphans.borrow_mut();
+        if let Some((_, streams)) = orphans.get_mut(&tunnel) {
+            *streams -= 1;
+            if *streams == 0 {
+                orphans.remove(&tunnel);
+            }
+        }
+    }
+
     /// Stops choosing a tunnel.
     fn forget(&self, tunnel: TunnelId) {
         let mut cache = self.cache.borrow_mut();
@@ -455,6 +487,11 @@ impl<N: Network> Worker<N> {
             self.departures.borrow_mut().on_gone(self.clock.now(), identity);
             if self.tells_for_all() {
                 self.absences.borrow_mut().on_gone(self.clock.now(), identity);
+            }
+            let streams = cache.streams(tunnel);
+            if streams > 0 {
+                let orphans = (Arc::clone(identity), streams);
+                self.orphans.borrow_mut().insert(tunnel, orphans);
             }
         }
         cache.remove(tunnel);

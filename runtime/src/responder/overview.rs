@@ -1,7 +1,5 @@
 //! What the status page shows of a worker.
 
-use std::collections::BTreeSet;
-
 use super::Worker;
 use crate::net::Network;
 use crate::overview::{Event, Overview, Wanted, newest};
@@ -15,14 +13,11 @@ impl<N: Network> Worker<N> {
         };
         let mut overview = Overview::new(self.http.overview());
         if self.tells_for_all() {
-            let absences = self.absences.borrow();
-            let here = || absences.here();
-            let nodes: BTreeSet<_> = here().map(|i| (&i.tenant, &i.node)).collect();
-            let clusters: BTreeSet<_> = here().map(|i| (&i.tenant, &i.cluster)).collect();
-            overview.nodes = nodes.len() as u64;
-            overview.clusters = clusters.len() as u64;
+            let (nodes, clusters) = self.cache.borrow().counts();
+            overview.nodes = nodes as u64;
+            overview.clusters = clusters as u64;
             overview.tunnels.duplicates = self.duplicates.borrow().shared() as u64;
-            overview.matching = here().filter(|i| wanted.matches(i)).count() as u64;
+            overview.matching = self.absences.borrow().here(|i| wanted.matches(i)) as u64;
         }
         let registry = self.registry.borrow();
         overview.tunnels.opened = registry.opened_total();
@@ -40,6 +35,14 @@ impl<N: Network> Worker<N> {
             if wanted.matches(&tunnel.identity) {
                 opened.push((tunnel.opened, id, &tunnel.identity));
             }
+        }
+        for refused in self
+            .refusals
+            .borrow()
+            .iter()
+            .filter(|refused| refused.is_looked_for(wanted))
+        {
+            overview.events.push(refused.event(&calendar));
         }
         for (at, id, identity) in newest(opened, |(at, ..)| *at) {
             let event = Event::up(id, identity, peer(id), calendar.unix_ms(at));

@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
 use super::{Claim, Link, Sender, Worker};
-use crate::http::body::{Answer, Follow, Question, Whole};
+use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::hygiene;
 use crate::net::Network;
@@ -40,11 +40,10 @@ impl<N: Network> Lease<N> {
 
 impl<N: Network> Drop for Lease<N> {
     fn drop(&mut self) {
-        let mut cache = self.worker.cache.borrow_mut();
         if self.owed {
-            cache.on_given_up(self.tunnel);
+            self.worker.cache.borrow_mut().on_given_up(self.tunnel);
         }
-        cache.release(self.tunnel);
+        self.worker.release(self.tunnel);
     }
 }
 
@@ -89,6 +88,7 @@ pub(super) async fn proxy<N: Network>(
         .begin(&mut request, client, || worker.net.wall());
     let mut running = Running::new(Numbers(Rc::clone(&worker)), record);
     let one_by_one = request.version() < Version::HTTP_2;
+    let method = request.method().clone();
     let forwarded = match prepare(&worker, &mut request) {
         Ok(demand) => forward(&worker, request, demand, &mut running).await,
         Err(why) => Err(why.into()),
@@ -96,6 +96,7 @@ pub(super) async fn proxy<N: Network>(
     match forwarded {
         Ok((response, lease)) => {
             running.respond(response.status());
+            let bodiless = is_bodiless(&method, response.status());
             let (mut head, body) = response.into_parts();
             if one_by_one && worker.drain.is_set() {
                 // The client's next request comes on a connection of its own, which finds who takes over.
@@ -106,10 +107,11 @@ pub(super) async fn proxy<N: Network>(
                 running,
                 _lease: lease,
             };
-            Response::from_parts(head, Answer::stream(body, follow))
+            Response::from_parts(head, Answer::stream(body, follow, bodiless))
         }
         Err(Failed::Refused(why, text)) => {
             running.refuse(why);
+            running.pass(text.len() + 1);
             tracing::debug!(reason = why.label(), text, "request refused");
             refusal(why, text)
         }
@@ -280,7 +282,12 @@ async fn send<N: Network>(
                 return Ok((response, lease));
             }
             Err(mut failed) => match (failed.take_message(), again) {
-                (Some(unsent), _) => request = unsent,
+                (Some(unsent), _) => {
+                    request = unsent;
+                    if let Some(record) = running.record() {
+                        record.attempts -= 1;
+                    }
+                }
                 (None, again) => {
                     let why = blame(&failed.into_error());
                     match again.filter(|_| why.is_the_tunnel_s()) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use eddy_core::close::CloseReason;
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::stats::{Name, Ping, Sheet};
 
@@ -61,7 +62,11 @@ impl<N: Network> Worker<N> {
         };
         let links = self.links.borrow();
         let streams = links.keys().filter(is_asked);
-        let streams = streams.map(|id| (id.to_string(), cache.streams(*id))).collect();
+        let streams = streams.map(|id| (id.to_string(), cache.streams(*id)));
+        let orphans = self.orphans.borrow();
+        let orphans = orphans.iter().filter(|(_, (whose, _))| ask.is_about(whose));
+        let streams = streams.chain(orphans.map(|(id, (_, streams))| (id.to_string(), *streams)));
+        let streams = streams.collect();
         let identities = self.config.stats.detailed.then(|| {
             let mut identities = BTreeMap::new();
             for (_, tunnel) in registry.tunnels() {
@@ -88,16 +93,10 @@ impl<N: Network> Worker<N> {
         let mut sheet = Sheet::default();
         let registry = self.registry.borrow();
         if self.tells_for_all() {
-            let absences = self.absences.borrow();
-            let different = |of: fn(&Identity) -> &str| {
-                let places = absences
-                    .here()
-                    .map(|identity| (identity.tenant.as_str(), of(identity)));
-                places.collect::<BTreeSet<_>>().len() as u64
-            };
+            let (nodes, clusters) = self.cache.borrow().counts();
             sheet.add(Name::NodesShared, self.duplicates.borrow().shared() as u64);
-            sheet.add(Name::Nodes, different(|i| i.node.as_str()));
-            sheet.add(Name::Clusters, different(|i| i.cluster.as_str()));
+            sheet.add(Name::Nodes, nodes as u64);
+            sheet.add(Name::Clusters, clusters as u64);
         }
         let distinct = |of: fn(&Identity) -> &str| {
             let ids = registry.tunnels().map(|(_, tunnel)| of(&tunnel.identity));
@@ -127,6 +126,9 @@ impl<N: Network> Worker<N> {
         sheet.add(Name::Duplicates, self.duplicates_seen.get());
         sheet.add(Name::Opened, registry.opened_total());
         sheet.add(Name::Open, registry.tunnels().count() as u64);
+        for why in CloseReason::ALL {
+            sheet.add(Name::Closed(why), 0);
+        }
         for (why, count) in registry.closed().by_reason() {
             sheet.add(Name::Closed(*why), *count);
         }

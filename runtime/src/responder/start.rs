@@ -104,10 +104,14 @@ impl<N: Network> Control<N> {
 
     /// What the status page shows of every worker.
     pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
-        let mut all = Vec::new();
+        let mut asked = Vec::new();
         for worker in &self.workers {
             let (answer, overview) = oneshot::channel();
             let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
+            asked.push(overview);
+        }
+        let mut all = Vec::new();
+        for overview in asked {
             all.extend(overview.await.ok());
         }
         all

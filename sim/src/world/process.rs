@@ -279,6 +279,7 @@ async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
     let admin = Rc::new(Admin {
         logging: None,
         live: Rc::default(),
+        losses: Vec::new(),
         role,
         clock,
         config: text,

@@ -3,8 +3,10 @@
 mod series;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use eddy_core::histogram;
+use eddy_core::identity::Identity;
 use eddy_core::stats::{Name, Sheet};
 use eddy_core::timings::{Timing, Timings};
 use prometheus::TextEncoder;
@@ -35,25 +37,31 @@ pub(super) struct About<'a> {
 pub(super) fn render(
     about: &About<'_>,
     sheet: &Sheet,
+    identities: &BTreeMap<Arc<Identity>, u64>,
     timings: &Timings,
 ) -> Result<String, prometheus::Error> {
     let mut page = Page::default();
     page.tell(about);
-    let mut room = about.max_series;
-    let mut dropped = 0;
-    for (name, value) in sheet.iter() {
-        let Some((family, labels)) = series(name) else {
-            continue;
-        };
-        if is_of_a_peer(name) {
-            if room == 0 {
-                dropped += 1;
-                continue;
+    // Where there is not room for all: clusters and hosts come first, then nodes, identities last.
+    let mut room = Room::of(about.max_series);
+    for late in [false, true] {
+        let now = sheet
+            .iter()
+            .filter(|(name, _)| matches!(name, Name::NodeTunnels(..)) == late);
+        for (name, value) in now {
+            if let Some((family, labels)) = series(name)
+                && (!is_of_a_peer(name) || room.take())
+            {
+                page.add(family, labels, value);
             }
-            room -= 1;
         }
-        page.add(family, labels, value);
     }
+    for (identity, count) in identities {
+        if room.take() {
+            page.add(IDENTITY, labels_of(identity), *count);
+        }
+    }
+    let dropped = room.missing;
     page.add(DROPPED, vec![], dropped);
     for (what, histogram) in timings.iter() {
         page.histogram(what, histogram);
@@ -62,6 +70,52 @@ pub(super) fn render(
     // What the operating system says of the process, under the names that all programs have for it.
     families.extend(ProcessCollector::for_self().collect());
     TextEncoder::new().encode_to_string(&families)
+}
+
+/// How many more series of single peers there may be.
+struct Room {
+    left: u32,
+    missing: u64,
+}
+
+impl Room {
+    const fn of(series: u32) -> Self {
+        Self {
+            left: series,
+            missing: 0,
+        }
+    }
+
+    /// Whether there is room for one more.
+    const fn take(&mut self) -> bool {
+        let there_is = self.left > 0;
+        if there_is {
+            self.left -= 1;
+        } else {
+            self.missing += 1;
+        }
+        there_is
+    }
+}
+
+const IDENTITY: Family = (
+    "eddy_identity_tunnels",
+    MetricType::GAUGE,
+    "Tunnels of one node in one cluster of one tenant at a responder.",
+);
+
+fn labels_of(
+    Identity {
+        tenant,
+        cluster,
+        node,
+    }: &Identity,
+) -> Labels {
+    vec![
+        ("tenant", tenant.to_string()),
+        ("cluster", cluster.to_string()),
+        ("node", node.to_string()),
+    ]
 }
 
 const DROPPED: Family = (
@@ -74,11 +128,7 @@ const DROPPED: Family = (
 const fn is_of_a_peer(name: &Name) -> bool {
     matches!(
         name,
-        Name::HostTunnels(..)
-            | Name::UpstreamTunnels(..)
-            | Name::NodeTunnels(..)
-            | Name::ClusterTunnels(..)
-            | Name::IdentityTunnels(..)
+        Name::HostTunnels(..) | Name::UpstreamTunnels(..) | Name::NodeTunnels(..) | Name::ClusterTunnels(..)
     )
 }
 
@@ -242,7 +292,7 @@ mod tests {
         let mut timings = Timings::default();
         timings.record(Timing::Dial, Duration::from_millis(3));
         timings.record(Timing::Dial, Duration::from_secs(9));
-        render(&about, &sheet, &timings).unwrap()
+        render(&about, &sheet, &BTreeMap::new(), &timings).unwrap()
     }
 
     #[test]

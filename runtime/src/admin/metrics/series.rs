@@ -14,7 +14,9 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
         Name::HostTunnels(Some(_), ..)
         | Name::UpstreamTunnels(Some(_), ..)
         | Name::NodeTunnels(Some(_), _)
-        | Name::ClusterTunnels(Some(_), _) => return None,
+        | Name::ClusterTunnels(Some(_), _)
+        // Here they have a tenant besides.
+        | Name::IdentityTunnels(..) => return None,
         Name::HostTunnels(None, host, state) => (
             (
                 "eddy_host_tunnels",
@@ -50,14 +52,6 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
                 "Tunnels of one cluster at a responder.",
             ),
             vec![("cluster", cluster.to_string())],
-        ),
-        Name::IdentityTunnels(cluster, node) => (
-            (
-                "eddy_identity_tunnels",
-                GAUGE,
-                "Tunnels of one node in one cluster at a responder.",
-            ),
-            vec![("cluster", cluster.to_string()), ("node", node.to_string())],
         ),
         Name::TotalNodes(worker) => (
             (
@@ -130,13 +124,13 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
             ),
             vec![],
         ),
-        Name::AccessLogDropped => (
+        Name::RecordsLost(writer) => (
             (
-                "eddy_access_log_dropped_total",
+                "eddy_records_lost_total",
                 COUNTER,
-                "Records of requests that were dropped, as the log or the collector did not keep up.",
+                "Records of requests that were lost, as a writer did not keep up or could not write.",
             ),
-            vec![],
+            vec![("writer", (*writer).to_owned())],
         ),
         Name::Duplicates => (
             (
