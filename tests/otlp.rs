@@ -15,6 +15,9 @@ const CONFIG: &str = "node: {id: a, cluster: b}\ntunnels: {listen: 127.0.0.1:0}\
 fn an_eddy_that_is_built_without_spans_says_so() {
     let mut eddy = Eddy::with_config("responder", CONFIG);
     assert_eq!(eddy.wait().code(), Some(2));
+    let file = kit::config_file(CONFIG);
+    let mut check = Eddy::start(&["check", "-c", file.path().to_str().unwrap()]);
+    assert_eq!(check.wait().code(), Some(2));
     let log = eddy.log();
     assert!(
         log.contains("traces.otlp: this eddy is built without it; build it with --features otlp"),

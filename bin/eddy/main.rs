@@ -57,6 +57,11 @@ fn main() -> ExitCode {
         Command::Sandbox { workers, port_offset } => sandbox::run(workers, port_offset, log),
         Command::Hello { listen } => process::hello(listen, log),
         Command::Check { config } => Config::load(&config).map_err(Failure::from).and_then(|config| {
+            let traces = match &config {
+                Config::Responder(config) => &config.traces,
+                Config::Initiator(config) => &config.traces,
+            };
+            writers::can_send(traces.as_ref())?;
             let text = config.effective();
             std::io::stdout()
                 .lock()

@@ -24,6 +24,15 @@ pub(crate) struct Telling<'a> {
 /// How long what is left may take to be written once all workers have ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// Whether this build sends spans, if they are wanted.
+pub(crate) fn can_send(traces: Option<&TracesConfig>) -> Result<(), Failure> {
+    if cfg!(feature = "otlp") || traces.is_none() {
+        return Ok(());
+    }
+    let why = "this eddy is built without it; build it with --features otlp, or leave the key out";
+    Err(Failure::Traces(why.to_owned()))
+}
+
 /// Threads that end when all workers have: each says so by dropping its end of a channel.
 #[derive(Default)]
 pub(crate) struct Writers(Vec<oneshot::Receiver<()>>);
@@ -40,11 +49,7 @@ impl Writers {
             let records = queues.open_access_log();
             self.spawn("access_log", move || access_log::write(&records, &mut lines))?;
         }
-        #[cfg(not(feature = "otlp"))]
-        if telling.traces.is_some() {
-            let why = "this eddy is built without it; build it with --features otlp, or leave the key out";
-            return Err(Failure::Traces(why.to_owned()));
-        }
+        can_send(telling.traces)?;
         #[cfg(feature = "otlp")]
         if let Some(config) = telling.traces {
             let exporter = otlp::exporter(config, telling);

@@ -35,17 +35,6 @@ pub enum State {
     Draining,
 }
 
-impl State {
-    /// The state in one word.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Active => "active",
-            Self::Leaving | Self::Draining => "draining",
-        }
-    }
-}
-
 /// A tunnel that this worker owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {

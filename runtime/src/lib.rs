@@ -11,6 +11,7 @@ pub mod hello;
 mod http;
 pub mod initiator;
 mod latch;
+mod mailbox;
 pub mod net;
 pub mod overview;
 pub mod record;

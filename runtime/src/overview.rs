@@ -13,7 +13,7 @@ use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::time::Instant;
 use serde::Serialize;
 
-use crate::report::{Calendar, HostLine, round};
+use crate::report::{Calendar, HostLine, Phase, round};
 
 /// How many identities one page has, and how many events and hosts.
 pub(crate) const PAGE: usize = 50;
@@ -72,13 +72,13 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    /// Counts one in this state.
-    pub(crate) fn count(&mut self, state: &str) {
+    /// Counts one.
+    pub(crate) const fn count(&mut self, phase: Phase) {
         self.open += 1;
-        match state {
-            "idle" => self.idle += 1,
-            "active" => self.active += 1,
-            _ => self.draining += 1,
+        match phase {
+            Phase::Idle => self.idle += 1,
+            Phase::Active => self.active += 1,
+            Phase::Draining => self.draining += 1,
         }
     }
 }
@@ -129,12 +129,12 @@ pub struct Lost {
 }
 
 impl Row {
-    /// Counts a tunnel in this state.
-    pub(crate) fn count(&mut self, state: &str) {
-        match state {
-            "idle" => self.idle += 1,
-            "active" => self.active += 1,
-            _ => self.draining += 1,
+    /// Counts a tunnel.
+    pub(crate) const fn count(&mut self, phase: Phase) {
+        match phase {
+            Phase::Idle => self.idle += 1,
+            Phase::Active => self.active += 1,
+            Phase::Draining => self.draining += 1,
         }
     }
 
@@ -464,7 +464,7 @@ mod tests {
                 let mut one = empty();
                 for node in (0..230).rev().filter(|node| node % 3 != worker) {
                     if let Some(row) = one.row(wanted, &identity(node)) {
-                        row.count("idle");
+                        row.count(Phase::Idle);
                     }
                 }
                 all.merge(one);

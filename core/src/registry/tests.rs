@@ -301,9 +301,3 @@ fn a_tunnel_that_never_left_frees_its_seat() {
     registry.on_misplaced(placed.tunnel);
     assert_eq!(registry.place(&who("n")).worker, WorkerId(1));
 }
-
-#[test]
-fn each_state_has_its_word() {
-    let all = [State::Idle, State::Active, State::Leaving, State::Draining];
-    assert_eq!(all.map(State::label), ["idle", "active", "draining", "draining"]);
-}

@@ -38,10 +38,11 @@ use crate::clock::Clock;
 use crate::config::InitiatorConfig;
 use crate::http::counters::Counters;
 use crate::latch::Latch;
+use crate::mailbox::ask_all;
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueues;
-use crate::report::{Ask, Report};
+use crate::report::{Ask, Phase, Report};
 use crate::responder::Selection;
 
 /// What a worker is told.
@@ -93,43 +94,21 @@ impl Control {
 
     /// Replaces the tunnels that are meant; says how many those are.
     pub async fn renew(&self, selection: &Selection) -> usize {
-        let mut renewed = 0;
-        for worker in &self.workers {
-            let (answer, count) = oneshot::channel();
-            let _ = worker.send(Message::Renew(selection.clone(), answer));
-            renewed += count.await.unwrap_or(0);
-        }
-        renewed
+        let renewed = ask_all(&self.workers, |answer| Message::Renew(selection.clone(), answer));
+        renewed.await.into_iter().sum()
     }
 
     /// What the status page shows of every worker.
     pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
-        let mut asked = Vec::new();
-        for worker in &self.workers {
-            let (answer, overview) = oneshot::channel();
-            let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
-            asked.push(overview);
-        }
-        let mut all = Vec::new();
-        for overview in asked {
-            all.extend(overview.await.ok());
-        }
-        all
+        ask_all(&self.workers, |answer| {
+            Message::Overview(Arc::clone(wanted), answer)
+        })
+        .await
     }
 
-    /// Asks every worker.
+    /// Asks every worker for what it tells of itself.
     pub async fn reports(&self, ask: &Ask) -> Vec<Report> {
-        let mut asked = Vec::new();
-        for worker in &self.workers {
-            let (answer, report) = oneshot::channel();
-            let _ = worker.send(Message::Report(ask.clone(), answer));
-            asked.push(report);
-        }
-        let mut reports = Vec::new();
-        for report in asked {
-            reports.extend(report.await.ok());
-        }
-        reports
+        ask_all(&self.workers, |answer| Message::Report(ask.clone(), answer)).await
     }
 }
 
@@ -180,7 +159,7 @@ struct Up {
     berth: Berth,
     identity: Arc<Identity>,
     host: SocketAddr,
-    state: &'static str,
+    phase: Phase,
     since: Instant,
     opened: Instant,
     carrier: Rc<serve::Carrier>,

@@ -18,9 +18,9 @@ impl<N: Network> Worker<N> {
         let tunnels = self.tunnels.borrow();
         let mut opened = Vec::new();
         for (id, up) in &*tunnels {
-            overview.tunnels.count(up.state);
+            overview.tunnels.count(up.phase);
             if let Some(row) = overview.row(wanted, &up.identity) {
-                row.count(up.state);
+                row.count(up.phase);
                 row.requests += u64::from(up.carrier.streams.get());
                 row.host = row.host.take().or_else(|| Some(up.host.to_string()));
                 row.has_been_up_for(calendar.ago(up.opened));

@@ -23,7 +23,7 @@ impl<N: Network> Worker<N> {
             identity: (&*up.identity).into(),
             host: up.host.to_string(),
             worker: self.id.to_string(),
-            state: up.state,
+            state: up.phase.label(),
             since_unix_ms: calendar.unix_ms(up.since),
             for_seconds: calendar.ago(up.since),
             open_seconds: calendar.ago(up.opened),

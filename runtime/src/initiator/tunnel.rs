@@ -26,6 +26,7 @@ use crate::latch::Latch;
 use crate::net::Network;
 use crate::net::counted::Counted;
 use crate::net::prefixed::Prefixed;
+use crate::report::Phase;
 
 /// Keeps a tunnel until it is gone; says why it went.
 pub(super) async fn run<N: Network>(
@@ -50,7 +51,7 @@ pub(super) async fn run<N: Network>(
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(stream) => {
-            entry.change("active");
+            entry.change(Phase::Active);
             Box::pin(active(worker, berth, &entry, stream, drain)).await
         }
     };
@@ -89,7 +90,7 @@ impl<N: Network> Entry<N> {
             berth,
             identity,
             host,
-            state: "idle",
+            phase: Phase::Idle,
             since: opened,
             opened,
             carrier: Rc::clone(&carrier),
@@ -106,9 +107,9 @@ impl<N: Network> Entry<N> {
         }
     }
 
-    fn change(&self, state: &'static str) {
+    fn change(&self, phase: Phase) {
         if let Some(up) = self.worker.tunnels.borrow_mut().get_mut(&self.tunnel) {
-            up.state = state;
+            up.phase = phase;
             up.since = self.worker.clock.now();
         }
     }
@@ -232,11 +233,11 @@ async fn active<N: Network>(
             // The responder drains: a replacement is dialed. Until the responder ends this tunnel it may need it.
             () = goaway.wait(), if !told => {
                 told = true;
-                entry.change("draining");
+                entry.change(Phase::Draining);
                 worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
             }
             () = drain.wait() => {
-                entry.change("draining");
+                entry.change(Phase::Draining);
                 connection.as_mut().graceful_shutdown();
                 // What runs ends as it may; the dialer bounds how long.
                 let _ = connection.await;

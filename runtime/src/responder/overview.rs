@@ -25,10 +25,10 @@ impl<N: Network> Worker<N> {
         let peer = |id| guests.get(&id).map(|guest| guest.peer.to_string());
         let mut opened = Vec::new();
         for (id, tunnel) in registry.tunnels() {
-            let state = tunnel.state.label();
-            overview.tunnels.count(state);
+            let phase = tunnel.state.into();
+            overview.tunnels.count(phase);
             if let Some(row) = overview.row(wanted, &tunnel.identity) {
-                row.count(state);
+                row.count(phase);
                 row.host = row.host.take().or_else(|| peer(id));
                 row.has_been_up_for(calendar.ago(tunnel.opened));
             }

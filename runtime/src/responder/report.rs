@@ -9,7 +9,7 @@ use eddy_core::stats::{Name, Ping, Sheet};
 
 use super::{Worker, accept};
 use crate::net::Network;
-use crate::report::{Ask, Calendar, ClosedLine, Report, TunnelLine, round};
+use crate::report::{Ask, Calendar, ClosedLine, Phase, Report, TunnelLine, round};
 
 impl<N: Network> Worker<N> {
     pub(super) fn report(&self, ask: &Ask) -> Report {
@@ -32,7 +32,7 @@ impl<N: Network> Worker<N> {
                 .map(|guest| guest.peer.to_string())
                 .unwrap_or_default(),
             worker: self.id.to_string(),
-            state: tunnel.state.label(),
+            state: Phase::from(tunnel.state).label(),
             since_unix_ms: calendar.unix_ms(tunnel.since),
             for_seconds: calendar.ago(tunnel.since),
             open_seconds: calendar.ago(tunnel.opened),

@@ -9,12 +9,13 @@ use std::time::Duration;
 use eddy_core::identity::{Identity, WorkerId};
 use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::explain::Choice;
 use super::{Message, Selection};
 use crate::clock::Clock;
 use crate::config::ResponderConfig;
+use crate::mailbox::ask_all;
 use crate::net::{Network, Sharing};
 use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueues;
@@ -82,67 +83,40 @@ impl<N: Network> Control<N> {
 
     /// Tells initiators to go elsewhere, over the tunnels that are meant; says how many those are.
     pub async fn leave(&self, selection: &Selection) -> usize {
-        let mut told = 0;
-        for worker in &self.workers {
-            let (answer, count) = oneshot::channel();
-            let _ = worker.send(Message::Leave(selection.clone(), answer));
-            told += count.await.unwrap_or(0);
-        }
-        told
+        let told = ask_all(&self.workers, |answer| Message::Leave(selection.clone(), answer));
+        told.await.into_iter().sum()
     }
 
     /// Asks every worker what it would do with a request for somebody.
     pub async fn explain(&self, asked: &Asked) -> Vec<Choice> {
-        let mut choices = Vec::new();
-        for worker in &self.workers {
-            let (answer, choice) = oneshot::channel();
-            let _ = worker.send(Message::Explain(asked.clone(), answer));
-            choices.extend(choice.await.ok());
-        }
-        choices
+        ask_all(&self.workers, |answer| Message::Explain(asked.clone(), answer)).await
     }
 
     /// What the status page shows of every worker.
     pub async fn overviews(&self, wanted: &Arc<Wanted>) -> Vec<Overview> {
-        let mut asked = Vec::new();
-        for worker in &self.workers {
-            let (answer, overview) = oneshot::channel();
-            let _ = worker.send(Message::Overview(Arc::clone(wanted), answer));
-            asked.push(overview);
-        }
-        let mut all = Vec::new();
-        for overview in asked {
-            all.extend(overview.await.ok());
-        }
-        all
+        ask_all(&self.workers, |answer| {
+            Message::Overview(Arc::clone(wanted), answer)
+        })
+        .await
     }
 
     /// How many requests are on the tunnels of each of these.
     pub async fn requests(&self, whose: &Arc<[Arc<Identity>]>) -> Vec<u64> {
         let mut sums = vec![0; whose.len()];
-        for worker in &self.workers {
-            let (answer, counts) = oneshot::channel();
-            let _ = worker.send(Message::Requests(Arc::clone(whose), answer));
-            for (sum, count) in sums.iter_mut().zip(counts.await.unwrap_or_default()) {
+        let counts = ask_all(&self.workers, |answer| {
+            Message::Requests(Arc::clone(whose), answer)
+        });
+        for counts in counts.await {
+            for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += u64::from(count);
             }
         }
         sums
     }
 
-    /// Asks every worker and adds the answers up.
+    /// Asks every worker for what it tells of itself.
     pub async fn reports(&self, ask: &Ask) -> Vec<Report> {
-        let mut asked = Vec::new();
-        for worker in &self.workers {
-            let (answer, report) = oneshot::channel();
-            let _ = worker.send(Message::Report(ask.clone(), answer));
-            asked.push(report);
-        }
-        let mut reports = Vec::new();
-        for report in asked {
-            reports.extend(report.await.ok());
-        }
-        reports
+        ask_all(&self.workers, |answer| Message::Report(ask.clone(), answer)).await
     }
 }
 
