@@ -192,6 +192,7 @@ Who is connected:
   $ curl http://localhost:{tunnels}/reverse_connections
     {{\"accepted\":[\"downstream-node\"],\"connected\":[]}}
 
+See both sides live, in a browser: http://localhost:{responder_admin}/ and http://localhost:{initiator_admin}/
 More: curl http://localhost:{responder_admin}/help
 "
     )?;
