@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// How long the browser may take for one answer: it starts on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Where Chromium is; `None` where somebody said that there is none.
 pub(crate) fn chromium() -> Option<PathBuf> {
