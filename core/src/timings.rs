@@ -107,6 +107,11 @@ const RECOVERY: &[Duration] = &[
 ];
 
 impl Timing {
+    /// An empty histogram with its buckets.
+    pub fn histogram(self) -> Histogram {
+        Histogram::new(self.bounds())
+    }
+
     const fn bounds(self) -> &'static [Duration] {
         match self {
             Self::Request(..) => REQUEST,
@@ -125,8 +130,7 @@ impl Timings {
     /// With an empty histogram for each of these: a series that begins with its first event hides it from whoever asks for
     /// the increase.
     pub fn of_these(all: impl IntoIterator<Item = Timing>) -> Self {
-        let empty = |what: Timing| (what, Histogram::new(what.bounds()));
-        Self(all.into_iter().map(empty).collect())
+        all.into_iter().map(|what| (what, what.histogram())).collect()
     }
 
     /// Counts one.
@@ -146,21 +150,16 @@ impl Timings {
         self.0.iter().map(|(what, histogram)| (*what, histogram))
     }
 
-    /// All requests together, whatever their outcome.
-    pub fn requests(&self) -> Histogram {
-        let mut all = Histogram::new(REQUEST);
-        for (what, histogram) in self.iter() {
-            if let Timing::Request(..) = what {
-                all.merge(histogram);
-            }
-        }
-        all
-    }
-
     fn of(&mut self, what: Timing) -> &mut Histogram {
         self.0
             .entry(what)
             .or_insert_with(|| Histogram::new(what.bounds()))
+    }
+}
+
+impl FromIterator<(Timing, Histogram)> for Timings {
+    fn from_iter<I: IntoIterator<Item = (Timing, Histogram)>>(all: I) -> Self {
+        Self(all.into_iter().collect())
     }
 }
 

@@ -434,7 +434,8 @@ impl Overview {
 #[cfg(test)]
 mod tests {
     use eddy_core::identity::{ClusterId, NodeId, TenantId};
-    use eddy_core::timings::Timings;
+    use eddy_core::stats::Hop;
+    use eddy_core::timings::{Outcome, Timing};
 
     use super::*;
 
@@ -451,7 +452,7 @@ mod tests {
             total: 0,
             in_flight: 0,
             errors: 0,
-            durations: Timings::default().requests(),
+            durations: Timing::Request(Hop::Egress, Outcome::Answered).histogram(),
         })
     }
 

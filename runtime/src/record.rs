@@ -241,7 +241,10 @@ impl Recorder {
         wall: impl FnOnce() -> Duration,
     ) -> Option<Box<Record>> {
         let headers = request.headers_mut();
-        let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id()).clone();
+        let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id());
+        // No two are alike: in HPACK's table each would push out one that comes again (RFC 7541, section 7.1.3).
+        id.set_sensitive(true);
+        let id = id.clone();
         if self.records.access_log.is_none() && self.records.traces.is_none() {
             return None;
         }
@@ -284,10 +287,17 @@ impl Recorder {
     fn new_id(&self) -> HeaderValue {
         let mut ids = self.ids.borrow_mut();
         let (high, low) = (ids.next_u64(), ids.next_u64());
-        let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0x0fff | 0x4000);
-        let (d, e) = (low >> 48 & 0x3fff | 0x8000, low & 0xffff_ffff_ffff);
-        let text = format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}");
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        let high = high & !0xf000 | 0x4000;
+        let low = low & !(0b11 << 62) | 0b10 << 62;
+        let mut left = u128::from(high) << 64 | u128::from(low);
+        let mut text = [b'-'; 36];
+        for (at, digit) in text.iter_mut().enumerate().rev() {
+            if !matches!(at, 8 | 13 | 18 | 23) {
+                *digit = HEX[(left & 0xf) as usize];
+                left >>= 4;
+            }
+        }
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
     }
 
     /// Makes this hop the parent of the next. A trace that is not recorded passes as it is.
@@ -309,6 +319,8 @@ impl Recorder {
         Some((own, parent.map(|parent| parent.span)))
     }
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// As much of a text as is told.
 fn cut(text: &str) -> String {

@@ -301,23 +301,20 @@ pub(super) fn live<N: Network>(admin: &Rc<Admin<N>>, uri: &Uri) -> Answer {
 #[cfg(test)]
 mod tests {
     use eddy_core::stats::Hop;
-    use eddy_core::timings::{Outcome, Timing, Timings};
+    use eddy_core::timings::{Outcome, Timing};
 
     use super::*;
 
     fn requests(took: &[u64], errors: u64) -> Requests {
-        let mut timings = Timings::default();
+        let mut durations = Timing::Request(Hop::Egress, Outcome::Answered).histogram();
         for ms in took {
-            timings.record(
-                Timing::Request(Hop::Egress, Outcome::Answered),
-                Duration::from_millis(*ms),
-            );
+            durations.record(Duration::from_millis(*ms));
         }
         Requests {
             total: took.len() as u64,
             in_flight: 0,
             errors,
-            durations: timings.requests(),
+            durations,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use eddy_core::histogram::Histogram;
 use eddy_core::rng::Rng;
 use eddy_core::router::Refusal;
 use eddy_core::stats::{Hop, Http, Name, Sheet};
@@ -20,7 +21,8 @@ pub(crate) struct Counters {
     clock: Clock,
     /// What is told of single requests.
     pub(crate) recorder: Recorder,
-    durations: RefCell<Timings>,
+    /// How long requests took, by outcome.
+    durations: RefCell<[Histogram; Outcome::ALL.len()]>,
     /// What still runs is being cut.
     pub(crate) cutting: Cell<bool>,
     pub(crate) requests: Cell<u64>,
@@ -44,9 +46,7 @@ impl Counters {
             hop,
             clock,
             recorder: Recorder::new(hop.label(), rng),
-            durations: RefCell::new(Timings::of_these(
-                Outcome::ALL.map(|outcome| Timing::Request(hop, outcome)),
-            )),
+            durations: RefCell::new(Outcome::ALL.map(|outcome| Timing::Request(hop, outcome).histogram())),
             cutting: Cell::default(),
             requests: Cell::default(),
             in_flight: Cell::default(),
@@ -77,13 +77,21 @@ impl Counters {
             total: self.requests.get(),
             in_flight: self.in_flight.get(),
             errors: self.responses[5].get() + self.truncated.get() + refused,
-            durations: self.durations.borrow().requests(),
+            durations: {
+                let mut all = Timing::Request(self.hop, Outcome::Answered).histogram();
+                self.durations.borrow().iter().for_each(|one| all.merge(one));
+                all
+            },
         }
     }
 
     /// How long requests took.
     pub(crate) fn durations(&self) -> Timings {
-        self.durations.borrow().clone()
+        let durations = self.durations.borrow();
+        let named = Outcome::ALL.into_iter().zip(&*durations);
+        named
+            .map(|(outcome, one)| (Timing::Request(self.hop, outcome), one.clone()))
+            .collect()
     }
 
     pub(crate) fn fill(&self, sheet: &mut Sheet) {
@@ -210,10 +218,7 @@ impl<C: AsRef<Counters>> Drop for Running<C> {
             }
         };
         let took = numbers.clock.now() - self.began;
-        numbers
-            .durations
-            .borrow_mut()
-            .record(Timing::Request(numbers.hop, outcome), took);
+        numbers.durations.borrow_mut()[outcome as usize].record(took);
         if let Some(mut record) = self.record.take() {
             record.took = took;
             record.outcome = outcome;

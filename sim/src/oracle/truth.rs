@@ -61,9 +61,13 @@ impl Oracle {
         }
         let (mut answered, mut unclear) = (0, 0);
         self.ledger.each(|request| {
-            if request.via == slot.id && request.sent >= slot.began.get() {
+            let began = slot.began.get();
+            let ended_before = request.ended.as_ref().is_some_and(|(at, _)| *at < began);
+            if request.via == slot.id && !ended_before {
                 match &request.ended {
-                    Some((_, Outcome::Answer { .. })) => answered += 1,
+                    Some((_, Outcome::Answer { .. })) if request.sent >= began => answered += 1,
+                    // Sent to the process before this one, it may have come to this one.
+                    Some((_, Outcome::Answer { .. })) => unclear += 1,
                     // It may have had its answer on the way, or never have come.
                     Some((_, Outcome::Broken(_) | Outcome::TimedOut | Outcome::Stopped)) | None => {
                         unclear += 1
