@@ -167,6 +167,13 @@ impl FromIterator<(Timing, Histogram)> for Timings {
 mod tests {
     use super::*;
 
+    /// Their places in an array of all are their numbers.
+    #[test]
+    fn outcomes_are_numbered_in_their_order() {
+        let numbers = Outcome::ALL.map(|outcome| outcome as usize);
+        assert!(numbers.into_iter().eq(0..Outcome::ALL.len()));
+    }
+
     #[test]
     fn workers_add_up_and_bounds_ascend() {
         let all = [
