@@ -1,0 +1,12 @@
+//! Hostile and broken peers, services and clients, made by hand, against real processes.
+//!
+//! Each test ends with the same question: was another client's request answered in the meantime?
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod h2;
+mod raw_initiator;
+mod stream_errors;
