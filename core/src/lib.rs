@@ -5,10 +5,11 @@
 //! failing history and a simulation can replay one.
 //!
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
-//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`].
+//! The responder: [`admission`], [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`].
 
 pub mod absences;
 pub mod address;
+pub mod admission;
 pub mod backoff;
 pub mod cache;
 pub mod close;
