@@ -7,6 +7,8 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+#[allow(dead_code, reason = "the vocabulary of HTTP/2 is wider than what the tests use of it")]
 mod h2;
+mod pending;
 mod raw_initiator;
 mod stream_errors;
