@@ -9,6 +9,7 @@ mod kit;
 
 #[allow(dead_code, reason = "the vocabulary of HTTP/2 is wider than what the tests use of it")]
 mod h2;
+mod idle_junk;
 mod pending;
 mod raw_initiator;
 mod stream_errors;
