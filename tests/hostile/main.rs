@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod egress_heads;
 #[allow(dead_code, reason = "the vocabulary of HTTP/2 is wider than what the tests use of it")]
 mod h2;
 mod idle_junk;
