@@ -13,4 +13,5 @@ mod h2;
 mod idle_junk;
 mod pending;
 mod raw_initiator;
+mod services;
 mod stream_errors;

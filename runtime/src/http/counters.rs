@@ -196,11 +196,14 @@ impl<C: AsRef<Counters>> Running<C> {
         }
     }
 
-    /// The answer broke off in its body.
-    pub(crate) fn truncate(&mut self) {
+    /// The answer broke off in its body; `why`, if that is known.
+    pub(crate) fn truncate(&mut self, why: Option<Refusal>) {
         if !matches!(self.progress, Progress::Ended(_)) {
             self.progress = Progress::Ended(Outcome::Truncated);
             increase(&self.counters.as_ref().truncated);
+            if let Some(record) = self.record() {
+                record.reason = why.map(Refusal::label);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! HTTP as both roles speak it: limits, the executor, bodies, headers that end at each hop, counters.
 
+pub(crate) mod begun;
 pub(crate) mod body;
 pub(crate) mod counters;
-pub(crate) mod hygiene;
 pub(crate) mod heads;
+pub(crate) mod hygiene;
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -37,7 +38,6 @@ const FRAME_BYTES_MAX: u32 = 64 << 10;
 const RESETS_MAX: usize = 1024;
 /// The longest header list that is taken from a tunnel, in bytes: Envoy's own limit is 60 KiB.
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
-/// How long a client of the egress may take for the head of its request.
 /// The longest header list of an HTTP/2 client, as HTTP/2 counts: it is refused with 431 by the library.
 const CLIENT_HEADER_LIST_BYTES_MAX: u32 = 48 << 10;
 /// The longest response head of a service that speaks HTTP/2, as HTTP/2 counts: what a tunnel to an Envoy takes.
@@ -45,6 +45,7 @@ pub(crate) const SERVICE_HEADER_LIST_BYTES_MAX: u32 = 60 << 10;
 /// The read buffer of an HTTP/1 connection. A head that does not fit is refused with 431 by the library; a head that fits
 /// is refused by [`heads`] from 48 KiB on.
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// How long a client of the egress may take for the head of its request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs what hyper spawns on the worker that called it, in a stable order.
@@ -92,8 +93,8 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .header_read_timeout(HEAD_TIMEOUT)
-        .half_close(false);
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        .half_close(false);
     let mut http2 = builder.http2();
     http2
         .timer(TokioTimer::new())

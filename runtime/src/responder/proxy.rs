@@ -71,8 +71,8 @@ impl<N: Network> Follow for Following<N> {
         self.running.end();
     }
 
-    fn broken(&mut self) {
-        self.running.truncate();
+    fn broken(&mut self, _: &hyper::Error) {
+        self.running.truncate(None);
     }
 }
 
