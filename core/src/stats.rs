@@ -126,6 +126,8 @@ pub enum Name {
     Ping(Ping),
     /// Tunnels that opened under a node id that another process had too.
     Duplicates,
+    /// Tunnels that a worker's copy of the directory lacked, or had too many, when it was repaired.
+    DirectoryRepaired,
     /// Tunnels that opened since the start.
     Opened,
     /// Tunnels that are open.
@@ -193,6 +195,7 @@ impl Name {
             Self::Ping(Ping::Echoed) => "reverse_tunnel.ping.echoed".into(),
             Self::Ping(Ping::Missed) => "reverse_tunnel.ping.missed".into(),
             Self::Duplicates => "reverse_tunnel.duplicates".into(),
+            Self::DirectoryRepaired => "reverse_tunnel.directory_repaired".into(),
             Self::Opened => "reverse_tunnel.opened".into(),
             Self::Open => "reverse_tunnel.open".into(),
             Self::Closed(why) => format!("reverse_tunnel.closed.{}", why.label()),
@@ -235,6 +238,7 @@ impl Name {
             | Self::Wanted
             | Self::RecordsLost(_)
             | Self::Duplicates
+            | Self::DirectoryRepaired
             | Self::Opened
             | Self::Open
             | Self::Closed(_)

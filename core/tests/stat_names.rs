@@ -77,6 +77,7 @@ fn name() -> impl Strategy<Value = Name> {
 fn plain_names() -> Vec<Name> {
     let mut names = vec![
         Name::Duplicates,
+        Name::DirectoryRepaired,
         Name::Nodes,
         Name::Clusters,
         Name::NodesShared,

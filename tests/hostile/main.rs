@@ -9,4 +9,5 @@ mod kit;
 
 mod h2;
 mod raw_initiator;
+mod slow_link;
 mod stream_errors;

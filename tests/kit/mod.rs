@@ -95,6 +95,17 @@ impl Eddy {
         Self::program_with_config(Path::new(env!("CARGO_BIN_EXE_eddy")), yaml, arguments)
     }
 
+    /// Starts a role inside a network namespace.
+    pub(crate) fn inside(space: &str, role: &str, yaml: &str) -> Self {
+        let eddy = env!("CARGO_BIN_EXE_eddy");
+        let arguments = |file: &str| {
+            ["netns", "exec", space, eddy, role, "-c", file]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        Self::program_with_config(Path::new("ip"), yaml, arguments)
+    }
+
     /// The text of its configuration.
     pub(crate) fn config(&self) -> String {
         std::fs::read_to_string(self.config.as_ref().unwrap().path()).unwrap()

@@ -3,6 +3,8 @@
 pub(crate) mod body;
 pub(crate) mod counters;
 pub(crate) mod hygiene;
+pub(crate) mod limits;
+pub(crate) mod liveness;
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -59,7 +61,7 @@ pub(crate) fn ended_by(error: &std::io::Error) -> CloseReason {
     }
 }
 
-/// The responder's end of a tunnel: the HTTP/2 client.
+/// The responder's end of a tunnel: the HTTP/2 client. Its PINGs are ours ([`liveness`]).
 pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2::Builder<LocalExec> {
     let mut builder = hyper::client::conn::http2::Builder::new(LocalExec);
     builder
@@ -69,10 +71,7 @@ pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2:
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_concurrent_reset_streams(RESETS_MAX)
-        .initial_max_send_streams(usize::try_from(config.max_streams).unwrap_or(usize::MAX))
-        .keep_alive_interval(config.ping_interval)
-        .keep_alive_timeout(config.ping_timeout)
-        .keep_alive_while_idle(true);
+        .initial_max_send_streams(usize::try_from(config.max_streams).unwrap_or(usize::MAX));
     builder
 }
 
@@ -92,14 +91,12 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_concurrent_streams(tunnel.map_or(CLIENT_STREAMS_MAX, |t| t.max_streams));
-    if let Some(tunnel) = tunnel {
+    if tunnel.is_some() {
         http2
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESETS_MAX)
-            .max_local_error_reset_streams(None)
-            .keep_alive_interval(tunnel.ping_interval)
-            .keep_alive_timeout(tunnel.ping_timeout);
+            .max_local_error_reset_streams(None);
     } else {
         http2
             .initial_stream_window_size(CLIENT_STREAM_WINDOW)

@@ -10,7 +10,6 @@ mod report;
 mod serve;
 mod services;
 mod tunnel;
-mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -41,9 +41,10 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
 }
 
 async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, _present: Present) {
+    let load = worker.client_loads.of(peer.ip());
     let service = service_fn(|request| {
-        let worker = Rc::clone(&worker);
-        async move { Ok::<_, Infallible>(proxy::proxy(worker, request, peer).await) }
+        let (worker, load) = (Rc::clone(&worker), load.clone());
+        async move { Ok::<_, Infallible>(proxy::proxy(worker, request, peer, load).await) }
     });
     let server = crate::http::server(None);
     let (stream, heard) = Counted::new(stream);

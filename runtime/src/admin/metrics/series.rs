@@ -140,6 +140,14 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
             ),
             vec![],
         ),
+        Name::DirectoryRepaired => (
+            (
+                "eddy_directory_repaired_total",
+                COUNTER,
+                "Tunnels by which a worker's copy of the directory was wrong when it was repaired: a bug if not 0.",
+            ),
+            vec![],
+        ),
         Name::Opened => (
             ("eddy_tunnels_opened_total", COUNTER, "Tunnels that have opened."),
             vec![],
