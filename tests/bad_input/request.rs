@@ -189,12 +189,12 @@ fn a_request_waits_for_a_place_on_a_full_tunnel() {
 fn a_request_that_waits_for_a_place_too_long_is_overload() {
     let pair = Pair::with(Options {
         tunnels: "  http2: {max_streams: 1}\n",
-        egress_timeout: "200ms",
+        egress_timeout: "300ms",
         ..Options::default()
     });
     let mut first = connect(pair.egress);
     first
-        .write_all(b"POST /routed HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 9\r\n\r\n")
+        .write_all(b"POST /routed/hang HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 9\r\n\r\n")
         .unwrap();
     wait_for("the first request", || {
         (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
