@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "kit/mod.rs"]
+#[path = "../kit/mod.rs"]
 mod kit;
 
 use std::path::Path;
