@@ -5,7 +5,8 @@
 //! failing history and a simulation can replay one.
 //!
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
-//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`].
+//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`],
+//! [`line_limit`].
 
 pub mod absences;
 pub mod address;
@@ -22,6 +23,7 @@ pub mod histogram;
 pub mod identity;
 pub mod instance;
 pub mod keepalive;
+pub mod line_limit;
 pub mod registry;
 pub mod rng;
 pub mod router;
