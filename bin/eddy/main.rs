@@ -2,6 +2,7 @@
 
 mod access_log;
 mod cli;
+mod log_writer;
 mod logging;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -17,6 +18,7 @@ use eddy_runtime::config::Config;
 use eddy_runtime::responder::Start;
 
 use cli::{Cli, Command};
+use log_writer::LogWriter;
 use logging::Wish;
 use process::Failure;
 
@@ -27,9 +29,19 @@ const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let stderr = match LogWriter::start(std::io::stderr()) {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "eddy: cannot start a thread: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    log_writer::take_panics(&stderr);
     let log = Wish {
         filter: cli.log,
         format: cli.log_format,
+        writer: stderr.clone(),
     };
     let ran = match cli.command {
         Command::Responder { config, take_over } => match Config::load(&config) {
@@ -69,17 +81,13 @@ fn main() -> ExitCode {
                 .map_err(Failure::Output)
         }),
     };
-    match ran {
+    let code = match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let code = if failure.is_wrong_input() { WRONG } else { FAILED };
-            complain(code, &failure)
+            stderr.put(format!("eddy: {failure}\n").as_bytes());
+            ExitCode::from(if failure.is_wrong_input() { WRONG } else { FAILED })
         }
-    }
-}
-
-fn complain(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "eddy: {why}");
-    ExitCode::from(code)
+    };
+    stderr.flush();
+    code
 }
