@@ -8,6 +8,7 @@ mod logging;
 mod otlp;
 mod process;
 mod sandbox;
+mod signals;
 mod writers;
 
 use std::io::Write;

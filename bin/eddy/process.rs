@@ -18,11 +18,11 @@ use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::logging::{LogError, Wish};
+use crate::signals::{Reopen, Signals};
 use crate::writers::{Telling, Writers};
 
 /// Why a command ended badly.
@@ -136,13 +136,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new() -> Self {
+    /// No thread yet. `reopen` is the request to reopen log files.
+    pub(crate) fn new(reopen: Reopen) -> Self {
         let (end, ended) = mpsc::unbounded_channel();
         Self {
             running: 0,
             ended,
             end,
-            writers: Writers::default(),
+            writers: Writers::new(reopen),
         }
     }
 
@@ -205,44 +206,23 @@ impl Drop for Ended {
     }
 }
 
-/// SIGTERM and SIGINT.
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(crate) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(system("cannot listen to signals"));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Runs until the workers have ended: by a signal, after which they drain, or by a failure.
-pub(crate) async fn supervise(threads: &mut Threads, drain: impl Fn()) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+pub(crate) async fn supervise(
+    threads: &mut Threads,
+    signals: &mut Signals,
+    drain: impl Fn(),
+) -> Result<(), Failure> {
     tokio::select! {
         biased;
         ended = threads.finished() => return ended,
-        () = signals.next() => {}
+        () = signals.end() => {}
     }
     tracing::info!("draining; a second signal exits at once");
     drain();
     tokio::select! {
         biased;
         ended = threads.finished() => ended,
-        () = signals.next() => Ok(()),
+        () = signals.end() => Ok(()),
     }
 }
 
@@ -381,24 +361,35 @@ pub(crate) async fn start_initiator(
     Ok(admin)
 }
 
+/// Starts a role, unless a signal ends the process first, and runs it until it has drained.
+async fn run(
+    start: impl AsyncFnOnce(&mut Threads) -> Result<Rc<Admin<OsNetwork>>, Failure>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let mut threads = Threads::new(signals.reopen());
+    let started = tokio::select! {
+        biased;
+        started = start(&mut threads) => started,
+        () = signals.end() => return Ok(()),
+    };
+    let admin = started?;
+    supervise(&mut threads, &mut signals, || admin.drain()).await
+}
+
 /// `eddy responder`.
 pub(crate) fn responder(config: ResponderConfig, start: Start, log: Wish) -> Result<(), Failure> {
     let logging = Rc::new(log.start(Some(&config.log))?);
-    block_on(async {
-        let mut threads = Threads::new();
-        let admin = start_responder(config, &mut threads, start, logging).await?;
-        supervise(&mut threads, || admin.drain()).await
-    })?
+    block_on(run(async |threads| {
+        start_responder(config, threads, start, logging).await
+    }))?
 }
 
 /// `eddy initiator`.
 pub(crate) fn initiator(config: InitiatorConfig, log: Wish) -> Result<(), Failure> {
     let logging = Rc::new(log.start(Some(&config.log))?);
-    block_on(async {
-        let mut threads = Threads::new();
-        let admin = start_initiator(config, &mut threads, logging).await?;
-        supervise(&mut threads, || admin.drain()).await
-    })?
+    block_on(run(async |threads| {
+        start_initiator(config, threads, logging).await
+    }))?
 }
 
 /// What `eddy hello` says of itself.
@@ -419,7 +410,7 @@ pub(crate) fn hello(addr: SocketAddr, log: Wish) -> Result<(), Failure> {
         let mut signals = Signals::listen()?;
         tokio::select! {
             biased;
-            () = signals.next() => Ok(()),
+            () = signals.end() => Ok(()),
             () = hello::serve(OsNetwork, listener, hello_of_this_machine()?) => Ok(()),
         }
     })?

@@ -5,6 +5,7 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+mod signals;
 mod stderr;
 
 use std::path::Path;
