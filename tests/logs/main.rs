@@ -8,9 +8,10 @@ mod kit;
 mod signals;
 mod stderr;
 
+use std::io::Write;
 use std::path::Path;
 
-use kit::{Eddy, Options, Pair, connect, get, post, read_all, stats, wait_for};
+use kit::{Eddy, Options, Pair, connect, exchange, get, post, read_all, read_head, stats, wait_for};
 use serde_json::Value;
 
 /// A pair that writes access logs into a folder.
@@ -117,7 +118,7 @@ fn each_kind_of_end_is_told_as_what_it_is() {
     assert_eq!(told("responder", 2)["outcome"], "failed");
 
     let mut body = connect(pair.egress);
-    std::io::Write::write_all(
+    Write::write_all(
         &mut body,
         b"POST /routed/echo HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
     )
@@ -132,7 +133,7 @@ fn each_kind_of_end_is_told_as_what_it_is() {
     }
 
     let mut gone = connect(pair.egress);
-    std::io::Write::write_all(
+    Write::write_all(
         &mut gone,
         b"GET /routed/hang HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\n\r\n",
     )
@@ -175,7 +176,7 @@ fn a_request_that_is_cut_at_the_end_of_a_drain_says_so() {
     });
     let mut client = connect(pair.egress);
     let request = b"GET /routed/hang HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\n\r\n";
-    std::io::Write::write_all(&mut client, request).unwrap();
+    client.write_all(request).unwrap();
     wait_for("the request to run", || {
         (stats(pair.initiator_admin)["service.in_flight"] == 1).then_some(())
     });
@@ -235,7 +236,7 @@ fn a_page_from_elsewhere_changes_nothing() {
         let request = format!(
             "POST /logging?level=off HTTP/1.1\r\nhost: localhost:{admin}\r\n{from}\r\nconnection: close\r\n\r\n"
         );
-        let answer = kit::parse_answer(&kit::exchange(admin, request.as_bytes())).unwrap();
+        let answer = kit::parse_answer(&exchange(admin, request.as_bytes())).unwrap();
         assert_eq!(answer.status, 403, "{from}");
     }
     let own = format!(
@@ -243,7 +244,7 @@ fn a_page_from_elsewhere_changes_nothing() {
          connection: close\r\n\r\n"
     );
     assert_eq!(
-        kit::parse_answer(&kit::exchange(admin, own.as_bytes()))
+        kit::parse_answer(&exchange(admin, own.as_bytes()))
             .unwrap()
             .status,
         200
@@ -367,4 +368,27 @@ fn an_access_log_that_cannot_be_opened_is_named_with_its_key() {
         log.contains("access_log.file: cannot write to /nowhere/at/all: "),
         "{log}"
     );
+}
+
+/// What an initiator calls itself stays within its field.
+#[test]
+fn an_id_cannot_forge_fields_of_the_log() {
+    let pair = Pair::start();
+    let mut initiator = connect(pair.tunnels);
+    let handshake = "GET /reverse_connections/request HTTP/1.1\r\nhost: h\r\n\
+        x-envoy-reverse-tunnel-node-id: a b reason=\"x\"\r\nx-envoy-reverse-tunnel-cluster-id: edges\r\n\
+        x-envoy-reverse-tunnel-tenant-id: acme\r\ncontent-length: 0\r\n\r\n";
+    initiator.write_all(handshake.as_bytes()).unwrap();
+    assert!(read_head(&mut initiator).unwrap().starts_with("HTTP/1.1 200"));
+    drop(initiator);
+    for message in ["tunnel up", "tunnel down"] {
+        let line = wait_for(message, || {
+            let log = pair.responder.log();
+            log.lines()
+                .find(|line| line.contains(message) && line.contains("a b"))
+                .map(str::to_owned)
+        });
+        let node = r#" node="a b reason=\"x\"" cluster="edges" tenant="acme" "#;
+        assert!(line.contains(node), "{line}");
+    }
 }

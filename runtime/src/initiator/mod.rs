@@ -448,7 +448,7 @@ impl<N: Network> Worker<N> {
     fn tell_failure(&self, (lane, _): Berth, host: SocketAddr, cluster: &ClusterName, why: &DialFailure) {
         let lanes = self.lanes.borrow();
         let node = lanes.get(lane).map(|lane| lane.address.identity.node.as_str());
-        tracing::info!(%host, %cluster, node, reason = why.reason(), "dial failed");
+        tracing::info!(%host, cluster = cluster.as_str(), node, reason = why.reason(), "dial failed");
     }
 
     /// Counts a failed dial, and has the names looked up again: the host may have moved.

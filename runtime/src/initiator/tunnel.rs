@@ -77,8 +77,8 @@ impl<N: Network> Entry<N> {
         host: SocketAddr,
     ) -> Self {
         let opened = worker.clock.now();
-        tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-            %host, worker = %worker.id, "tunnel up");
+        tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+            tenant = identity.tenant.as_str(), %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
         let carrier = Rc::new(Carrier {
             tunnel,
@@ -126,7 +126,8 @@ impl<N: Network> Drop for Entry<N> {
             cluster,
             tenant,
         } = &*up.identity;
-        tracing::info!(tunnel = %self.tunnel, %node, %cluster, %tenant, host = %up.host, reason = why.label(), "tunnel down");
+        tracing::info!(tunnel = %self.tunnel, node = node.as_str(), cluster = cluster.as_str(), tenant = tenant.as_str(),
+            host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
         self.worker.time(Timing::Lifetime, self.opened);
         self.worker.closed.borrow_mut().push(Closed {

@@ -446,7 +446,7 @@ impl<N: Network> Worker<N> {
             .on_opened(tunnel, identity, instance, heard);
         if opening.is_duplicate && self.tells_for_all() {
             increase(&self.duplicates_seen);
-            tracing::warn!(%tunnel, node = %identity.node, tenant = %identity.tenant,
+            tracing::warn!(%tunnel, node = identity.node.as_str(), tenant = identity.tenant.as_str(),
                 "another process has a tunnel under this node id");
         }
         for (old, why) in opening.superseded {
