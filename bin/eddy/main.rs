@@ -2,6 +2,7 @@
 
 mod access_log;
 mod cli;
+mod listeners;
 mod log_writer;
 mod logging;
 #[cfg(feature = "otlp")]
@@ -46,11 +47,7 @@ fn main() -> ExitCode {
     };
     let ran = match cli.command {
         Command::Responder { config, take_over } => match Config::load(&config) {
-            Ok(Config::Responder(config)) => process::responder(
-                config,
-                if take_over { Start::TakeOver } else { Start::Fresh },
-                log,
-            ),
+            Ok(Config::Responder(config)) => process::responder(config, start(take_over), log),
             Ok(Config::Initiator(_)) => Err(Failure::Role {
                 file: config,
                 is: "initiator",
@@ -58,8 +55,8 @@ fn main() -> ExitCode {
             }),
             Err(error) => Err(error.into()),
         },
-        Command::Initiator { config } => match Config::load(&config) {
-            Ok(Config::Initiator(config)) => process::initiator(config, log),
+        Command::Initiator { config, take_over } => match Config::load(&config) {
+            Ok(Config::Initiator(config)) => process::initiator(config, start(take_over), log),
             Ok(Config::Responder(_)) => Err(Failure::Role {
                 file: config,
                 is: "responder",
@@ -91,4 +88,8 @@ fn main() -> ExitCode {
     };
     stderr.flush();
     code
+}
+
+const fn start(take_over: bool) -> Start {
+    if take_over { Start::TakeOver } else { Start::Fresh }
 }

@@ -8,19 +8,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use eddy_runtime::admin::{self, Admin, Logging, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
+use eddy_runtime::net::Network;
 use eddy_runtime::net::os::OsNetwork;
-use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::listeners::{self, Opening, listen};
 use crate::logging::{LogError, Wish};
 use crate::signals::{Reopen, Signals};
 use crate::writers::{Telling, Writers};
@@ -226,40 +226,6 @@ pub(crate) async fn supervise(
     }
 }
 
-/// Opens a listener of this thread.
-pub(crate) async fn listen(
-    key: &'static str,
-    addr: SocketAddr,
-) -> Result<<OsNetwork as Network>::Listener, Failure> {
-    let failed = |source| StartError { key, addr, source };
-    let (_, shares) = OsNetwork.bind(addr, 1, Sharing::Alone).await.map_err(failed)?;
-    let share = shares
-        .into_iter()
-        .next()
-        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
-    Ok(OsNetwork.listen(share).map_err(failed)?)
-}
-
-/// How often to look whether a predecessor has closed its admin.
-const ADMIN_LOOK: Duration = Duration::from_millis(50);
-
-/// Opens the listener of the admin; where another process is taken over, once that one has gone.
-async fn listen_for_admin(
-    addr: SocketAddr,
-    start: Start,
-) -> Result<<OsNetwork as Network>::Listener, Failure> {
-    loop {
-        match listen("admin.listen", addr).await {
-            Err(Failure::Start(error))
-                if start == Start::TakeOver && error.source.kind() == io::ErrorKind::AddrInUse =>
-            {
-                tokio::time::sleep(ADMIN_LOOK).await;
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// Starts a responder's workers and its admin.
 pub(crate) async fn start_responder(
     config: ResponderConfig,
@@ -278,8 +244,8 @@ pub(crate) async fn start_responder(
     let (control, mut seeds) =
         responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
     let admin_listener = match &admin_at {
-        Some(admin) if start == Start::Fresh => Some(listen("admin.listen", admin.listen).await?),
-        Some(_) | None => None,
+        Some(admin) => Some(Opening::start("admin.listen", admin.listen, start).await?),
+        None => None,
     };
     tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
     for seed in &mut seeds {
@@ -298,17 +264,8 @@ pub(crate) async fn start_responder(
         began: OsNetwork.wall(),
         draining: Cell::default(),
     });
-    if let Some(listener) = admin_listener {
-        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
-    } else if let Some(at) = admin_at {
-        let admin = Rc::clone(&admin);
-        tokio::task::spawn_local(async move {
-            match listen_for_admin(at.listen, start).await {
-                Ok(listener) => admin::serve(listener, admin).await,
-                Err(error) => tracing::error!(%error, "no admin"),
-            }
-        });
-    }
+    let served = Rc::clone(&admin);
+    listeners::serve(admin_listener, |listener| admin::serve(listener, served));
     Ok(admin)
 }
 
@@ -316,16 +273,17 @@ pub(crate) async fn start_responder(
 pub(crate) async fn start_initiator(
     config: InitiatorConfig,
     threads: &mut Threads,
+    start: Start,
     logging: Rc<Logging>,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Initiator(config.clone()).effective();
     let clock = Clock::start();
     let admin_listener = match &config.admin {
-        Some(admin) => Some(listen("admin.listen", admin.listen).await?),
+        Some(admin) => Some(Opening::start("admin.listen", admin.listen, start).await?),
         None => None,
     };
     let api_listener = match &config.api {
-        Some(api) => Some(listen("api.listen", api.listen).await?),
+        Some(api) => Some(Opening::start("api.listen", api.listen, start).await?),
         None => None,
     };
     let records = threads.writers.start(&Telling {
@@ -352,12 +310,10 @@ pub(crate) async fn start_initiator(
         began: OsNetwork.wall(),
         draining: Cell::default(),
     });
-    if let Some(listener) = admin_listener {
-        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
-    }
-    if let Some(listener) = api_listener {
-        tokio::task::spawn_local(admin::serve_api(listener, Rc::clone(&admin)));
-    }
+    let served = Rc::clone(&admin);
+    listeners::serve(admin_listener, |listener| admin::serve(listener, served));
+    let served = Rc::clone(&admin);
+    listeners::serve(api_listener, |listener| admin::serve_api(listener, served));
     Ok(admin)
 }
 
@@ -385,10 +341,10 @@ pub(crate) fn responder(config: ResponderConfig, start: Start, log: Wish) -> Res
 }
 
 /// `eddy initiator`.
-pub(crate) fn initiator(config: InitiatorConfig, log: Wish) -> Result<(), Failure> {
+pub(crate) fn initiator(config: InitiatorConfig, start: Start, log: Wish) -> Result<(), Failure> {
     let logging = Rc::new(log.start(Some(&config.log))?);
     block_on(run(async |threads| {
-        start_initiator(config, threads, logging).await
+        start_initiator(config, threads, start, logging).await
     }))?
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn run(workers: u16, port_offset: u16, log: Wish) -> Result<(), Failu
         let Config::Initiator(config) = Config::parse("sandbox initiator", &yaml)? else {
             return Err(Failure::Worker("the sandbox's initiator is none".into()));
         };
-        let initiator = process::start_initiator(config, &mut threads, logging).await?;
+        let initiator = process::start_initiator(config, &mut threads, Start::Fresh, logging).await?;
         let up = tokio::time::timeout(Duration::from_secs(5), tunnel_up(&responder)).await;
         if up.is_err() {
             tracing::warn!("the tunnel is not up after 5 s; see what the log says");
