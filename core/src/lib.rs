@@ -4,7 +4,8 @@
 //! effects go out as values, and the same inputs always give the same outputs, so that a test can shrink a
 //! failing history and a simulation can replay one.
 //!
-//! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
+//! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`],
+//! [`shared_socket`].
 //! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`],
 //! [`line_limit`].
 
@@ -27,6 +28,7 @@ pub mod line_limit;
 pub mod registry;
 pub mod rng;
 pub mod router;
+pub mod shared_socket;
 pub mod stats;
 pub mod time;
 pub mod timings;

@@ -8,10 +8,13 @@ mod kit;
 mod signals;
 mod stderr;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use kit::{Eddy, Options, Pair, connect, exchange, get, post, read_all, read_head, stats, wait_for};
+use kit::{
+    Eddy, Options, Pair, Service, connect, exchange, get, pause, post, read_all, read_head, stats, wait_for,
+};
 use serde_json::Value;
 
 /// A pair that writes access logs into a folder.
@@ -391,4 +394,33 @@ fn an_id_cannot_forge_fields_of_the_log() {
         let node = r#" node="a b reason=\"x\"" cluster="edges" tenant="acme" "#;
         assert!(line.contains(node), "{line}");
     }
+}
+
+/// A responder whose two readers compete, as Envoy 1.39 without `auto_close_connections`: one of them answers the initiator's
+/// frames as if they were HTTP/1.1.
+#[test]
+fn an_initiator_gives_advice_once_when_tunnels_break_right_after_their_upgrade() {
+    let responder = Service::start(|mut stream| {
+        let _ = read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        pause(Duration::from_millis(50));
+        let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        read_all(&mut stream);
+    });
+    let yaml = format!(
+        "node: {{id: edge, cluster: edges}}\nworkers: 2\ntunnels: [\"rc://edge:edges:acme@hub:4\"]\n\
+         clusters: {{hub: {{hosts: [\"127.0.0.1:{}\"]}}, service: {{hosts: [\"127.0.0.1:1\"]}}}}\n\
+         routes: [{{prefix: /, cluster: service}}]\n",
+        responder.port
+    );
+    let initiator = Eddy::with_config("initiator", &yaml);
+    let advice = || initiator.log().matches("auto_close_connections: true").count();
+    wait_for("the advice", || (advice() > 0).then_some(()));
+    let served = responder.served();
+    wait_for("more tunnels to break", || {
+        (responder.served() >= served + 8).then_some(())
+    });
+    assert_eq!(advice(), 1, "{}", initiator.log());
 }

@@ -12,6 +12,7 @@ use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
 use hyper::service::service_fn;
@@ -52,7 +53,12 @@ pub(super) async fn run<N: Network>(
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(stream) => {
             entry.change(Phase::Active);
-            Box::pin(active(worker, berth, &entry, stream, drain)).await
+            let upgraded = worker.clock.now();
+            let why = Box::pin(active(worker, berth, &entry, stream, drain)).await;
+            if SharedSocketWatch::is_early_break(worker.clock.now(), upgraded, why) {
+                worker.on_early_break(host);
+            }
+            why
         }
     };
     entry.why.set(why);
