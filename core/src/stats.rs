@@ -116,6 +116,8 @@ pub enum Name {
     Wanted,
     /// Records of requests that a writer has lost: `access_log` or `traces`.
     RecordsLost(&'static str),
+    /// Log lines that could not be written.
+    LogLinesLost,
     /// How many different nodes have a tunnel on a worker.
     TotalNodes(WorkerId),
     /// How many different clusters have a tunnel on a worker.
@@ -188,6 +190,7 @@ impl Name {
             Self::NodesShared => "reverse_tunnel.nodes_shared".into(),
             Self::Wanted => "reverse_tunnel.wanted".into(),
             Self::RecordsLost(writer) => format!("{writer}.lost"),
+            Self::LogLinesLost => "log.lost".into(),
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
             Self::Handshake(outcome) => format!("reverse_tunnel.handshake.{outcome}"),
@@ -237,6 +240,7 @@ impl Name {
             | Self::NodesShared
             | Self::Wanted
             | Self::RecordsLost(_)
+            | Self::LogLinesLost
             | Self::Duplicates
             | Self::DirectoryRepaired
             | Self::Opened

@@ -84,6 +84,7 @@ fn plain_names() -> Vec<Name> {
         Name::Wanted,
         Name::RecordsLost("access_log"),
         Name::RecordsLost("traces"),
+        Name::LogLinesLost,
         Name::Opened,
         Name::Open,
         Name::Handshake("accepted"),

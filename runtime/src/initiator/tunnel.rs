@@ -12,6 +12,7 @@ use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
 use hyper::service::service_fn;
@@ -51,7 +52,12 @@ pub(super) async fn run<N: Network>(
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(head, stream) => {
             entry.change(Phase::Active);
-            Box::pin(active(worker, berth, &entry, head, stream, drain)).await
+            let upgraded = worker.clock.now();
+            let why = Box::pin(active(worker, berth, &entry, head, stream, drain)).await;
+            if SharedSocketWatch::is_early_break(worker.clock.now(), upgraded, why) {
+                worker.on_early_break(host);
+            }
+            why
         }
     };
     entry.why.set(why);
@@ -76,8 +82,8 @@ impl<N: Network> Entry<N> {
         host: SocketAddr,
     ) -> Self {
         let opened = worker.clock.now();
-        tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-            %host, worker = %worker.id, "tunnel up");
+        tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+            tenant = identity.tenant.as_str(), %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
         let carrier = Rc::new(Carrier {
             tunnel,
@@ -125,7 +131,8 @@ impl<N: Network> Drop for Entry<N> {
             cluster,
             tenant,
         } = &*up.identity;
-        tracing::info!(tunnel = %self.tunnel, %node, %cluster, %tenant, host = %up.host, reason = why.label(), "tunnel down");
+        tracing::info!(tunnel = %self.tunnel, node = node.as_str(), cluster = cluster.as_str(), tenant = tenant.as_str(),
+            host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
         self.worker.time(Timing::Lifetime, self.opened);
         self.worker.closed.borrow_mut().push(Closed {

@@ -74,7 +74,7 @@ impl<N: Network> Worker<N> {
             .on_opened(tunnel, identity, instance, heard);
         if opening.is_duplicate && self.tells_for_all() {
             increase(&self.duplicates_seen);
-            tracing::warn!(%tunnel, node = %identity.node, tenant = %identity.tenant,
+            tracing::warn!(%tunnel, node = identity.node.as_str(), tenant = identity.tenant.as_str(),
                 "another process has a tunnel under this node id");
         }
         for (old, why) in opening.superseded {
@@ -265,7 +265,7 @@ impl<N: Network> Worker<N> {
             if copy.is_some_and(|(_, copy)| *copy == standing) {
                 continue;
             }
-            tracing::error!(%tunnel, node = %identity.node, %owner, worker = %self.id,
+            tracing::error!(%tunnel, node = identity.node.as_str(), %owner, worker = %self.id,
                 "bug: this worker's directory lacks a tunnel, or its state, that its owner has; added");
             repaired += 1;
             if copy.is_none() {

@@ -78,8 +78,8 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     worker.guests.borrow_mut().insert(tunnel, guest);
     worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
     drop(introduction);
-    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-        %peer, peer_tunnel, worker = %worker.id, "tunnel up");
+    tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+        tenant = identity.tenant.as_str(), %peer, peer_tunnel, worker = %worker.id, "tunnel up");
     let opened = worker.clock.now();
     if worker.drain.is_set() {
         // It came in at the last moment.
@@ -94,8 +94,8 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
     worker.guests.borrow_mut().remove(&tunnel);
     worker.time(Timing::Lifetime, opened);
-    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-        %peer, peer_tunnel, reason = why.label(), "tunnel down");
+    tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+        tenant = identity.tenant.as_str(), %peer, peer_tunnel, reason = why.label(), "tunnel down");
 }
 
 /// Waits until nothing that is sent can reach the initiator glued to the answer (wire.md 2.6).

@@ -132,6 +132,14 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
             ),
             vec![("writer", (*writer).to_owned())],
         ),
+        Name::LogLinesLost => (
+            (
+                "eddy_log_lines_lost_total",
+                COUNTER,
+                "Log lines that were lost because standard error was read too slowly or is closed.",
+            ),
+            vec![],
+        ),
         Name::Duplicates => (
             (
                 "eddy_duplicate_nodes_total",
