@@ -50,7 +50,7 @@ fn table<M>(
 fn the_pinger() {
     fn pinged(pinger: &mut Pinger, _: Instant) {
         let at = after(pinger.poll_timeout(), Instant::ZERO);
-        pinger.handle_timeout(at);
+        pinger.handle_timeout(at, || None);
     }
     let table = table::<Pinger>(
         &[
@@ -72,7 +72,9 @@ fn the_pinger() {
             ("rest of it", |p, now| p.on_bytes(now, b"NG")),
             ("half of it", |p, now| p.on_bytes(now, b"RPI")),
             ("data", |p, now| p.on_bytes(now, PREFACE)),
-            ("due", |p, now| p.handle_timeout(after(p.poll_timeout(), now))),
+            ("due", |p, now| {
+                p.handle_timeout(after(p.poll_timeout(), now), || None)
+            }),
             ("hand off", |p, now| p.hand_off(now)),
         ],
         || {
@@ -147,7 +149,13 @@ fn the_echoer() {
             ("half a start", |e, now| e.on_bytes(now, &PREFACE[..2])),
             ("handed off", |e, now| e.on_bytes(now, PREFACE)),
             ("unexpected", |e, now| e.on_bytes(now, b"\0")),
-            ("silent", |e, now| e.handle_timeout(after(e.poll_timeout(), now))),
+            ("half-way", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None)
+            }),
+            ("silent", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None);
+                e.handle_timeout(after(e.poll_timeout(), now), || None);
+            }),
         ],
         &[
             ("ping", |e, now| e.on_bytes(now, PING)),
@@ -158,7 +166,9 @@ fn the_echoer() {
             ("method", |e, now| e.on_bytes(now, b"GET /")),
             ("junk", |e, now| e.on_bytes(now, b"\0")),
             ("nothing", |e, now| e.on_bytes(now, b"")),
-            ("due", |e, now| e.handle_timeout(after(e.poll_timeout(), now))),
+            ("due", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None)
+            }),
         ],
         || {
             Echoer::new(
@@ -184,7 +194,7 @@ fn the_echoer() {
         quiet         method     -> -             HandOff(GET /)
         quiet         junk       -> -             Unexpected
         quiet         nothing    -> silence
-        quiet         due        -> -             Silent
+        quiet         due        -> silence
         half a ping   ping       -> silence
         half a ping   rest of it -> silence       Echo
         half a ping   half of it -> silence
@@ -193,7 +203,7 @@ fn the_echoer() {
         half a ping   method     -> -             HandOff(RPIGET /)
         half a ping   junk       -> -             Unexpected
         half a ping   nothing    -> silence
-        half a ping   due        -> -             Silent
+        half a ping   due        -> silence
         pinged        ping       -> silence       Echo
         pinged        rest of it -> silence
         pinged        half of it -> silence
@@ -202,7 +212,7 @@ fn the_echoer() {
         pinged        method     -> -             HandOff(GET /)
         pinged        junk       -> -             Unexpected
         pinged        nothing    -> silence
-        pinged        due        -> -             Silent
+        pinged        due        -> silence
         half a start  ping       -> silence
         half a start  rest of it -> silence
         half a start  half of it -> silence
@@ -211,7 +221,7 @@ fn the_echoer() {
         half a start  method     -> -             HandOff(PRGET /)
         half a start  junk       -> -             Unexpected
         half a start  nothing    -> silence
-        half a start  due        -> -             Silent
+        half a start  due        -> silence
         handed off    ping       -> -
         handed off    rest of it -> -
         handed off    half of it -> -
@@ -230,6 +240,15 @@ fn the_echoer() {
         unexpected    junk       -> -
         unexpected    nothing    -> -
         unexpected    due        -> -
+        half-way      ping       -> silence       Echo
+        half-way      rest of it -> silence
+        half-way      half of it -> silence
+        half-way      data       -> -             HandOff(PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half-way      start      -> -             HandOff(I * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half-way      method     -> -             HandOff(GET /)
+        half-way      junk       -> -             Unexpected
+        half-way      nothing    -> silence
+        half-way      due        -> -             Silent
         silent        ping       -> -
         silent        rest of it -> -
         silent        half of it -> -

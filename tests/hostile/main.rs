@@ -7,11 +7,15 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod drain;
 mod egress_heads;
-#[allow(dead_code, reason = "the vocabulary of HTTP/2 is wider than what the tests use of it")]
 mod h2;
 mod idle_junk;
+mod memory;
 mod pending;
 mod raw_initiator;
 mod services;
+mod slow_link;
 mod stream_errors;
+mod trailers;
+mod uploads;

@@ -20,6 +20,7 @@ use super::refusals::Refused;
 use super::{Message, Newcomer, Worker, tunnel};
 use crate::api;
 use crate::latch::Present;
+use crate::limited_log::LimitedLog;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Listener, Network};
 
@@ -56,6 +57,12 @@ pub(super) const OUTCOMES: [&str; 16] = [
 
 /// Accepts until the worker drains.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
+    let refusals = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::info!(suppressed, "more handshakes refused");
+    });
+    let failures = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::warn!(suppressed, "accepting tunnels failed more often");
+    });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -70,7 +77,15 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
                 let accepted = worker.clock.now();
                 let place = worker.pending.enter(accepted, peer);
                 let crowded = place.has_evicted();
-                tokio::task::spawn_local(handshake(Rc::clone(&worker), stream, peer, accepted, place));
+                let handshake = handshake(
+                    Rc::clone(&worker),
+                    stream,
+                    peer,
+                    accepted,
+                    place,
+                    refusals.clone(),
+                );
+                tokio::task::spawn_local(handshake);
                 if crowded {
                     // Lets the bytes of each connection be read before many later ones are accepted: otherwise an honest
                     // initiator would lose its place as a silent connection, though its request has arrived.
@@ -78,7 +93,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a tunnel");
+                failures.line(|| tracing::warn!(%error, "cannot accept a tunnel"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -91,6 +106,7 @@ async fn handshake<N: Network>(
     peer: SocketAddr,
     accepted: Instant,
     mut place: Place,
+    refusals: LimitedLog,
 ) {
     let mut refused = None;
     let outcome = read_request(&worker, &mut stream, &mut place, &mut refused).await;
@@ -104,7 +120,7 @@ async fn handshake<N: Network>(
         Err(refusal) => {
             worker.count_handshake(refusal.counter());
             let node = refused.as_ref().map(|identity| identity.node.as_str());
-            tracing::info!(%peer, node, reason = refusal.label(), "handshake refused");
+            refusals.line(|| tracing::info!(%peer, node, reason = refusal.label(), "handshake refused"));
             let lingering = worker.enter_linger(&refusal);
             let answer = refusal.encode();
             worker.refusals.borrow_mut().push(Refused {

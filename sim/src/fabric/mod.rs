@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use self::conditions::{Conditions, Silence, Stall};
 pub use self::connection::{ConnectionId, ConnectionInfo, Side};
 pub use self::network::{SimListener, SimNetwork};
-pub use self::stream::SimStream;
+pub use self::stream::{SimMeter, SimStream};
 
 use self::connection::Connection;
 use self::path::Paths;

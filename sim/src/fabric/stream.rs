@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use eddy_core::rng::Rng;
-use eddy_runtime::net::Stream;
+use eddy_runtime::net::{Meter, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use turmoil::net::TcpStream;
@@ -213,13 +213,40 @@ impl SimStream {
     }
 }
 
-impl Stream for SimStream {
-    /// As late as two trips after the last write, which is when a real one would know.
-    fn acknowledged(&self) -> Option<bool> {
-        let trip = *self.incoming.latency.end() + *self.outgoing.latency.end();
-        let written_at = self.with(|connection| connection.flow(self.side).written_at)?;
-        Some(!self.is_silent() && now() >= written_at + trip)
+/// What the kernel of one end knows of a connection.
+pub struct SimMeter {
+    fabric: Fabric,
+    id: ConnectionId,
+    side: Side,
+    trip: Duration,
+}
+
+impl Meter for SimMeter {
+    /// Nothing is acknowledged earlier than two trips after the last write, which is when a real kernel would know.
+    fn unacknowledged(&self) -> Option<u64> {
+        let mut state = self.fabric.state();
+        let connection = state.connections.get_mut(&self.id)?;
+        let silent = connection.silent.is_some();
+        let flow = connection.flow(self.side);
+        let arrived = !silent && now() >= flow.written_at + self.trip;
+        Some(if arrived { 0 } else { 1 })
     }
+}
+
+impl Stream for SimStream {
+    type Meter = SimMeter;
+
+    fn meter(&self) -> SimMeter {
+        SimMeter {
+            fabric: self.fabric.clone(),
+            id: self.id,
+            side: self.side,
+            trip: *self.incoming.latency.end() + *self.outgoing.latency.end(),
+        }
+    }
+
+    /// A simulated kernel takes no more than the window.
+    fn limit_unsent(&self, _: u32) {}
 
     /// The backstop is not modelled: it must never be what notices.
     fn give_up_after(&self, _: Duration) {}
