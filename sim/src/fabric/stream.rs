@@ -231,6 +231,12 @@ impl Meter for SimMeter {
         let arrived = !silent && now() >= flow.written_at + self.trip;
         Some(if arrived { 0 } else { 1 })
     }
+
+    fn is_peer_closed(&self) -> bool {
+        let state = self.fabric.state();
+        let connection = state.connections.get(&self.id);
+        connection.is_none_or(|connection| matches!(connection.end(self.side.other()), End::Closed(_)))
+    }
 }
 
 impl Stream for SimStream {
