@@ -118,7 +118,10 @@ impl Limits {
             let (at, late) = self.deadline(upload);
             // The body may end while this waits: from then on the time counts that `response` allows.
             let stalls = upload.is_some_and(Upload::is_taken_no_more);
-            let soon = [self.response, stalls.then_some(CLIENT_LOOK)].into_iter().flatten().min();
+            let soon = [self.response, stalls.then_some(CLIENT_LOOK)]
+                .into_iter()
+                .flatten()
+                .min();
             let look = match (at, soon) {
                 (Some(at), Some(soon)) => Some(at.min(self.clock.now() + soon)),
                 (None, Some(soon)) if stalls => Some(self.clock.now() + soon),
@@ -213,7 +216,9 @@ mod tests {
             if awaited {
                 upload.on_awaited();
             }
-            let late = limits.bound(Some(&upload), || false, std::future::pending::<()>()).await;
+            let late = limits
+                .bound(Some(&upload), || false, std::future::pending::<()>())
+                .await;
             assert_eq!(late, Err(expected));
             assert_eq!((limits.clock.now() - limits.began).as_secs(), 10);
         }
@@ -224,7 +229,9 @@ mod tests {
         let (limits, upload) = limits();
         upload.on_bytes(1);
         let is_gone = || limits.clock.now() - limits.began > S(4);
-        let late = limits.bound(Some(&upload), is_gone, std::future::pending::<()>()).await;
+        let late = limits
+            .bound(Some(&upload), is_gone, std::future::pending::<()>())
+            .await;
         assert_eq!(late, Err(Late::Gone));
         assert_eq!((limits.clock.now() - limits.began).as_secs(), 5);
     }

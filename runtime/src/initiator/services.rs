@@ -18,7 +18,7 @@ use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
-use crate::http::{LocalExec, BUFFER_BYTES_MAX};
+use crate::http::{BUFFER_BYTES_MAX, LocalExec};
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.

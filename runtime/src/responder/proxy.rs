@@ -223,7 +223,9 @@ async fn forward<N: Network>(
     };
     let waits = Cell::new(false);
     let attempt = send(worker, request, demand.retry, &client.load, &waits, running);
-    let sent = limits.bound(upload.as_deref(), || client.is_gone(), attempt).await;
+    let sent = limits
+        .bound(upload.as_deref(), || client.is_gone(), attempt)
+        .await;
     let (mut response, lease) = sent.unwrap_or_else(|late| {
         Err(match late {
             Late::Gone => Failed::ClientGone,
