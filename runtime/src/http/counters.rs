@@ -196,9 +196,12 @@ impl<C: AsRef<Counters>> Running<C> {
         }
     }
 
-    /// The answer broke off in its body.
-    pub(crate) fn truncate(&mut self) {
+    /// The answer broke off in its body, for this reason.
+    pub(crate) fn truncate(&mut self, why: &'static str) {
         if !matches!(self.progress, Progress::Ended(_)) {
+            if let Some(record) = self.record() {
+                record.reason = Some(why);
+            }
             self.progress = Progress::Ended(Outcome::Truncated);
             increase(&self.counters.as_ref().truncated);
         }

@@ -111,7 +111,7 @@ impl<N: Network> Follow for Following<N> {
     }
 
     fn broken(&mut self) {
-        self.running.truncate();
+        self.running.truncate(Refusal::ServiceReset.label());
     }
 }
 
