@@ -11,6 +11,7 @@ use eddy_runtime::net::{Listener, Network, Resolved, Sharing};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, End, Side};
+use super::flow::Flow;
 use super::stream::SimStream;
 use super::{ConnectionId, Fabric, NetEvent, ProcessId, now};
 
@@ -73,9 +74,15 @@ impl SimNetwork {
         let id = known.unwrap_or_else(|| {
             state.count += 1;
             let id = ConnectionId(state.count);
+            let flow = |from: SocketAddr, to: SocketAddr| {
+                let (from, to) = (from.ip(), to.ip());
+                let back = *state.paths.conditions(to, from).latency.end();
+                Flow::new(back, state.paths.condition(from, to))
+            };
+            let flows = [flow(pair.0, pair.1), flow(pair.1, pair.0)];
             state
                 .connections
-                .insert(id, Connection::new(pair.0, pair.1, now()));
+                .insert(id, Connection::new(pair.0, pair.1, now(), flows));
             state.pairs.insert(pair, id);
             id
         });

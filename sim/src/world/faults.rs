@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::World;
 use super::process::Signal;
 use super::services::Mood;
+use crate::fabric::Passage;
 use crate::journal::What;
 use crate::scenario::Action;
 
@@ -89,10 +90,15 @@ impl World<'_> {
             }
         }
         let open = to == Link::Open;
-        self.fabric.set_open(a, b, open);
+        let passage = match to {
+            Link::Open => Passage::Open,
+            Link::Held => Passage::Held,
+            Link::Cut | Link::CutOneWay => Passage::Cut,
+        };
+        self.fabric.set_passage(now, a, b, passage);
         self.oracle.disturbances.path(now, here, there, open);
         if to != Link::CutOneWay {
-            self.fabric.set_open(b, a, open);
+            self.fabric.set_passage(now, b, a, passage);
             self.oracle.disturbances.path(now, there, here, open);
         }
     }
