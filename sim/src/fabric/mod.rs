@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use self::conditions::{Conditions, Silence, Stall};
 pub use self::connection::{ConnectionId, ConnectionInfo, Side};
 pub use self::meter::SimMeter;
-pub use self::network::{SimListener, SimNetwork};
+pub use self::network::{Share, SimListener, SimNetwork};
 pub use self::path::Passage;
 pub use self::stream::SimStream;
 
@@ -66,6 +66,8 @@ struct State {
     count: u64,
     /// The newest connection of each pair of client and server address.
     pairs: BTreeMap<(SocketAddr, SocketAddr), ConnectionId>,
+    /// The ports at which single workers accept, by host, shared port and worker.
+    doors: BTreeMap<(IpAddr, u16, u16), u16>,
     events: Vec<(Duration, NetEvent)>,
     /// How many silenced connections each path has had.
     silenced: BTreeMap<(IpAddr, IpAddr), u32>,

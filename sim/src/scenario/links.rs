@@ -6,7 +6,7 @@ use std::time::Duration;
 use eddy_runtime::config::Problem;
 use eddy_runtime::config::document::{Fault, Item, Section, Value};
 
-use super::{CLIENTS, Process, SERVICES, STRANGERS, forms, known_names, unknown};
+use super::{CLIENTS, Process, SERVICES, STRANGERS, forms, known_names, noise, stranger, unknown};
 use crate::fabric::{Conditions, Silence, Stall};
 
 const KEYS: &[&str] = &[
@@ -85,7 +85,10 @@ pub(super) fn profile(name: &str) -> Result<Conditions, Problem> {
 /// The machines of a host, of a group, or of the simulation itself.
 pub(super) fn machines(item: &Item<'_>, processes: &[Process]) -> Result<Vec<String>, Fault> {
     let name = item.text(forms::words)?;
-    if [SERVICES, CLIENTS, STRANGERS].contains(&name.as_str()) {
+    if name == STRANGERS {
+        return Ok((0..noise::SOURCES_MAX).map(stranger).collect());
+    }
+    if [SERVICES, CLIENTS].contains(&name.as_str()) {
         return Ok(vec![name]);
     }
     let mut found: Vec<String> = Vec::new();

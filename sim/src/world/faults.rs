@@ -7,7 +7,7 @@ use super::process::Signal;
 use super::services::Mood;
 use crate::fabric::Passage;
 use crate::journal::What;
-use crate::scenario::Action;
+use crate::scenario::{Action, Misbehaviour};
 
 /// What can be done to a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,13 @@ impl World<'_> {
             Action::SlowService(of, by) => self.set_mood(of, Mood::Well(*by)),
             Action::StopService(of) => self.set_mood(of, Mood::Stopped),
             Action::ResetService(of) => self.set_mood(of, Mood::Resetting),
-            Action::StartService(of) => self.set_mood(of, Mood::Well(Duration::ZERO)),
+            Action::StartService(of) => {
+                self.set_mood(of, Mood::Well(Duration::ZERO));
+                self.set_conduct(of, None);
+            }
+            Action::Misbehave(who, misbehaviour) => self.set_conduct(who, Some(misbehaviour)),
+            Action::Behave(who) => self.set_conduct(who, None),
+            Action::Probe(via) => self.probe(via),
         }
     }
 
@@ -63,6 +69,12 @@ impl World<'_> {
     pub(super) fn set_mood(&self, of: &[usize], mood: Mood) {
         for service in of.iter().filter_map(|&process| self.services[process].as_ref()) {
             service.set_mood(mood);
+        }
+    }
+
+    pub(super) fn set_conduct(&self, of: &[usize], misbehaviour: Option<&Misbehaviour>) {
+        for &process in of {
+            self.conducts[process].set(misbehaviour.cloned());
         }
     }
 

@@ -2,12 +2,19 @@
 
 mod build;
 mod calm;
+pub(crate) mod claims;
 mod clients;
+mod conduct;
+mod connections;
 mod faults;
 pub(crate) mod ledger;
+mod machines;
+mod peer;
+mod probes;
 pub(crate) mod process;
 mod services;
 mod strangers;
+mod upload;
 mod variation;
 mod watch;
 
@@ -21,6 +28,8 @@ use turmoil::Sim;
 
 pub use self::ledger::{Outcome, Request};
 
+use self::clients::Probe;
+use self::conduct::Conduct;
 use self::ledger::Ledger;
 use self::process::{Changes, Life, Slot};
 use self::services::Service;
@@ -95,7 +104,8 @@ pub(crate) struct World<'s> {
     slots: Vec<Rc<Slot>>,
     changes: Changes,
     services: Vec<Option<Rc<Service>>>,
-    probes: mpsc::UnboundedSender<(String, usize)>,
+    conducts: Vec<Rc<Conduct>>,
+    probes: mpsc::UnboundedSender<Probe>,
     ledger: Rc<Ledger>,
     oracle: Oracle,
     addresses: BTreeMap<String, IpAddr>,
@@ -249,7 +259,7 @@ impl World<'_> {
             return;
         }
         let ends = (initiator, responder);
-        if !self.oracle.tunnels.opened(at, id, ends) {
+        if !self.oracle.tunnels.opened(at, id, ends, info.client) {
             return;
         }
         for side in [Side::Server, Side::Client] {
