@@ -38,7 +38,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 const KEYS: &[&str] = &[
     "title", "story", "seed", "duration", "hosts", "names", "links", "workload", "noise", "timeline",
-    "expect",
+    "expect", "hostile",
 ];
 
 /// One story.
@@ -64,6 +64,8 @@ pub struct Scenario {
     pub workload: Vec<Workload>,
     /// Connections that are no tunnels.
     pub noise: Vec<Noise>,
+    /// Whether other seeds than the scenario's own draw misbehaving services and floods.
+    pub hostile: bool,
     /// What happens, in order.
     pub timeline: Vec<Event>,
     /// What must be true.
@@ -129,6 +131,7 @@ impl Scenario {
             duration,
             links: links::read(&root, &processes)?,
             noise: noise::read(&root, &processes, duration)?,
+            hostile: root.flag("hostile", false)?,
             expect: expect::read(&root, &processes, &workload, &timeline, duration)?,
             processes,
             names,

@@ -94,8 +94,9 @@ impl<'s> World<'s> {
         let (probes, asked) = mpsc::unbounded_channel();
         machines::add_clients(&mut sim, scenario, clients, asked, variation.shake);
         addresses.insert(CLIENTS.to_owned(), sim.lookup(CLIENTS));
-        machines::add_strangers(&mut sim, scenario, &fabric, &scenario.noise, &mut addresses);
-        let mut oracle = Oracle::new(scenario, &scenario.noise, slots.clone(), Rc::clone(&ledger));
+        let noises: Vec<_> = scenario.noise.iter().chain(&variation.noise).cloned().collect();
+        machines::add_strangers(&mut sim, scenario, &fabric, &noises, &mut addresses);
+        let mut oracle = Oracle::new(scenario, &noises, slots.clone(), Rc::clone(&ledger));
         for (slot, process) in slots.iter().zip(&scenario.processes) {
             if process.started {
                 slot.signal(Signal::Start);
@@ -120,6 +121,7 @@ impl<'s> World<'s> {
             oracle,
             addresses,
             next_event: 0,
+            next_drawn: 0,
             next_slow: Duration::ZERO,
             dials: Vec::new(),
             said: vec![0; scenario.processes.len()],

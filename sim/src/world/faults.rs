@@ -32,6 +32,19 @@ impl World<'_> {
         }
     }
 
+    /// Does what the seed adds to the timeline.
+    pub(super) fn do_what_is_drawn(&mut self) {
+        let now = self.sim.elapsed();
+        while let Some((at, action, text)) = self.variation.drawn.get(self.next_drawn).cloned() {
+            if at > now {
+                return;
+            }
+            self.next_drawn += 1;
+            self.journal.record(now, "timeline", What::Fault { text });
+            self.act(&action);
+        }
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
             Action::Partition(here, there) => self.set_all(here, there, Link::Cut),

@@ -7,6 +7,7 @@ mod clients;
 mod conduct;
 mod connections;
 mod faults;
+mod hostility;
 pub(crate) mod ledger;
 mod machines;
 mod peer;
@@ -110,6 +111,7 @@ pub(crate) struct World<'s> {
     oracle: Oracle,
     addresses: BTreeMap<String, IpAddr>,
     next_event: usize,
+    next_drawn: usize,
     next_slow: Duration,
     /// When each initiator began each dial.
     dials: Vec<Duration>,
@@ -150,6 +152,7 @@ impl World<'_> {
         let mut watch = watch::Timed::new(self.scenario, &self.variation);
         while self.sim.elapsed() < self.scenario.duration {
             self.do_what_is_due();
+            self.do_what_is_drawn();
             self.step()?;
             watch.look(self);
         }
