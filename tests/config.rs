@@ -194,6 +194,23 @@ fn a_message_is_one_line_whatever_it_quotes() {
 }
 
 #[test]
+fn ids_that_display_as_another_text_are_refused() {
+    let said = "f:4:5: tunnels[0]: \"rc://n\\u{202e}:c:t@hub:1\": at byte 6: the node has '\\u{202e}' at byte 1, which changes how \
+                the text around it is displayed; the form is rc://node:cluster:tenant@upstream_cluster:count";
+    refuses(INITIATOR, "rc://n:c:t@hub:1", "\"rc://n\\u202E:c:t@hub:1\"", said);
+    let said = refusal(&RESPONDER.replace("id: hub-1", "id: \"hub\\u2028x\""));
+    assert_eq!(
+        said,
+        "f:1:12: node.id: \"hub\\u{2028}x\" has '\\u{2028}' at byte 3, which changes how the text around it is displayed"
+    );
+    let said = refusal(&RESPONDER.replace("workers: 1", "work\u{202E}ers: 1"));
+    assert!(
+        said.starts_with("f:2:1: work\\u{202e}ers: unknown key; allowed here: "),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_file_is_read_under_its_own_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("responder.yaml");

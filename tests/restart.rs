@@ -54,29 +54,32 @@ fn so_is_one_with_several_workers_and_tunnels() {
     replace_responder(3, 4);
 }
 
-/// The next process has the same node id; both are there for a moment.
+/// The next process has the same file: it dials at once, and waits for the addresses of the admin and the API.
 fn replace_initiator(workers: u16, count: u32) {
     let mut pair = Pair::with(Options {
         workers,
         count,
         ..Options::default()
     });
-    let config = pair.initiator.config();
-    let without_listeners: Vec<_> = config
-        .lines()
-        .filter(|line| !line.starts_with("admin:") && !line.starts_with("api:"))
-        .collect();
-    let config = without_listeners.join("\n");
     let load = Load::start(pair.egress, "edge", PER_SECOND);
     for _ in 0..restarts() {
         pause(Duration::from_millis(500));
-        let next = Eddy::with_config("initiator", &config);
+        let next = Eddy::with_config_and("initiator", &pair.initiator.config(), &["--take-over"]);
         wait_for("the new one's tunnels", || {
             (open_tunnels(pair.responder_admin)? == 2 * i64::from(count)).then_some(())
         });
         pair.initiator.signal("TERM");
         assert!(pair.initiator.wait().success());
         pair.initiator = next;
+        wait_for("the new one's admin", || {
+            (open_tunnels(pair.initiator_admin)? == i64::from(count)).then_some(())
+        });
+        assert_eq!(get(pair.initiator_admin, "/ready", &[]).status, 200);
+        wait_for("the new one's API", || {
+            std::net::TcpStream::connect(("127.0.0.1", pair.api)).ok()
+        });
+        let connected = get(pair.api, "/reverse_connections", &[]);
+        assert!(connected.body.contains("\"hub\""), "{}", connected.body);
     }
     pause(Duration::from_millis(500));
     assert_nothing_lost(
@@ -93,6 +96,43 @@ fn an_initiator_is_replaced_under_its_node_id_and_no_request_is_lost() {
 #[test]
 fn so_is_one_with_several_workers() {
     replace_initiator(2, 4);
+}
+
+/// Without `--take-over` a second process with the same file is a mistake. With it, but without a predecessor, the process just starts.
+#[test]
+fn an_initiator_takes_over_only_when_told_to() {
+    let mut pair = Pair::start();
+    let config = pair.initiator.config();
+    let mut second = Eddy::with_config("initiator", &config);
+    assert_eq!(second.wait().code(), Some(1));
+    let log = second.log();
+    assert!(log.contains("eddy: admin.listen: cannot listen on"), "{log}");
+    pair.initiator.signal("TERM");
+    assert!(pair.initiator.wait().success());
+    pair.initiator = Eddy::with_config_and("initiator", &config, &["--take-over"]);
+    wait_for("its admin and tunnel", || {
+        (open_tunnels(pair.initiator_admin)? == 1).then_some(())
+    });
+}
+
+/// A supervisor may change its mind.
+#[test]
+fn a_successor_that_waits_can_be_ended() {
+    let mut pair = Pair::start();
+    let config = pair.responder.config();
+    let mut next = Eddy::with_config_and("responder", &config, &["--take-over"]);
+    pause(Duration::from_millis(300));
+    for harmless in ["HUP", "USR1", "USR2"] {
+        next.signal(harmless);
+    }
+    wait_for("the signals to be handled", || {
+        next.log().contains("SIGUSR2 ignored").then_some(())
+    });
+    assert!(next.is_running());
+    next.signal("TERM");
+    assert!(next.wait().success());
+    assert!(pair.responder.is_running());
+    pair.assert_good();
 }
 
 /// Nobody takes over: the next process starts when the old one has ended. Requests wait for the tunnels.

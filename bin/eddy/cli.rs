@@ -34,7 +34,8 @@ pub(crate) enum Command {
         /// The configuration (YAML)
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
-        /// Take over from a process on the same addresses: wait until it drains (SIGTERM), then go on in its place
+        /// Take over from a process on the same addresses: wait until it drains (SIGTERM), then go on in its place;
+        /// the admin address is opened when that process has ended
         #[arg(long)]
         take_over: bool,
     },
@@ -44,6 +45,10 @@ pub(crate) enum Command {
         /// The configuration (YAML)
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Take over from a process with the same admin and api addresses: dial at once, and open these addresses
+        /// when that process has ended
+        #[arg(long)]
+        take_over: bool,
     },
     /// Run a service, a responder and an initiator in one process on 127.0.0.1
     #[command(

@@ -12,6 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::log_writer::LogWriter;
+
 /// Why there is no log.
 #[derive(Debug)]
 pub(crate) enum LogError {
@@ -36,10 +38,12 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 /// What the command line says of the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(crate) struct Wish {
     pub(crate) filter: Option<String>,
     pub(crate) format: Option<LogFormat>,
+    /// Writes the lines.
+    pub(crate) writer: LogWriter,
 }
 
 impl Wish {
@@ -49,7 +53,8 @@ impl Wish {
         let filter = filter.unwrap_or_else(|| "info".to_owned());
         let format = self.format.or_else(|| config.map(|log| log.format));
         let (targets, handle) = reload::Layer::new(parse(&filter)?);
-        let lines = layer().with_writer(std::io::stderr);
+        let lost = self.writer.lost().clone();
+        let lines = layer().with_writer(move || self.writer.clone());
         let lines = match format.unwrap_or_default() {
             LogFormat::Text => lines
                 .with_ansi(std::io::stderr().is_terminal())
@@ -66,7 +71,7 @@ impl Wish {
             let targets: Targets = text.parse().map_err(|why: ParseError| why.to_string())?;
             handle.reload(targets).map_err(|why| why.to_string())
         };
-        Ok(Logging::new(filter, change))
+        Ok(Logging::new(filter, lost, change))
     }
 }
 

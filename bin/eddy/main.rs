@@ -2,11 +2,14 @@
 
 mod access_log;
 mod cli;
+mod listeners;
+mod log_writer;
 mod logging;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod process;
 mod sandbox;
+mod signals;
 mod writers;
 
 use std::io::Write;
@@ -17,6 +20,7 @@ use eddy_runtime::config::Config;
 use eddy_runtime::responder::Start;
 
 use cli::{Cli, Command};
+use log_writer::LogWriter;
 use logging::Wish;
 use process::Failure;
 
@@ -27,17 +31,23 @@ const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let stderr = match LogWriter::start(std::io::stderr()) {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "eddy: cannot start a thread: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    log_writer::take_panics(&stderr);
     let log = Wish {
         filter: cli.log,
         format: cli.log_format,
+        writer: stderr.clone(),
     };
     let ran = match cli.command {
         Command::Responder { config, take_over } => match Config::load(&config) {
-            Ok(Config::Responder(config)) => process::responder(
-                config,
-                if take_over { Start::TakeOver } else { Start::Fresh },
-                log,
-            ),
+            Ok(Config::Responder(config)) => process::responder(config, start(take_over), log),
             Ok(Config::Initiator(_)) => Err(Failure::Role {
                 file: config,
                 is: "initiator",
@@ -45,8 +55,8 @@ fn main() -> ExitCode {
             }),
             Err(error) => Err(error.into()),
         },
-        Command::Initiator { config } => match Config::load(&config) {
-            Ok(Config::Initiator(config)) => process::initiator(config, log),
+        Command::Initiator { config, take_over } => match Config::load(&config) {
+            Ok(Config::Initiator(config)) => process::initiator(config, start(take_over), log),
             Ok(Config::Responder(_)) => Err(Failure::Role {
                 file: config,
                 is: "responder",
@@ -69,17 +79,17 @@ fn main() -> ExitCode {
                 .map_err(Failure::Output)
         }),
     };
-    match ran {
+    let code = match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let code = if failure.is_wrong_input() { WRONG } else { FAILED };
-            complain(code, &failure)
+            stderr.put(format!("eddy: {failure}\n").as_bytes());
+            ExitCode::from(if failure.is_wrong_input() { WRONG } else { FAILED })
         }
-    }
+    };
+    stderr.flush();
+    code
 }
 
-fn complain(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "eddy: {why}");
-    ExitCode::from(code)
+const fn start(take_over: bool) -> Start {
+    if take_over { Start::TakeOver } else { Start::Fresh }
 }

@@ -8,21 +8,21 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use eddy_runtime::admin::{self, Admin, Logging, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
+use eddy_runtime::net::Network;
 use eddy_runtime::net::os::OsNetwork;
-use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::{Start, StartError};
 use eddy_runtime::{initiator as initiating, responder as responding};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::listeners::{self, Opening, listen};
 use crate::logging::{LogError, Wish};
+use crate::signals::{Reopen, Signals};
 use crate::writers::{Telling, Writers};
 
 /// Why a command ended badly.
@@ -136,13 +136,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new() -> Self {
+    /// No thread yet. `reopen` is the request to reopen log files.
+    pub(crate) fn new(reopen: Reopen) -> Self {
         let (end, ended) = mpsc::unbounded_channel();
         Self {
             running: 0,
             ended,
             end,
-            writers: Writers::default(),
+            writers: Writers::new(reopen),
         }
     }
 
@@ -205,78 +206,23 @@ impl Drop for Ended {
     }
 }
 
-/// SIGTERM and SIGINT.
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(crate) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(system("cannot listen to signals"));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Runs until the workers have ended: by a signal, after which they drain, or by a failure.
-pub(crate) async fn supervise(threads: &mut Threads, drain: impl Fn()) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+pub(crate) async fn supervise(
+    threads: &mut Threads,
+    signals: &mut Signals,
+    drain: impl Fn(),
+) -> Result<(), Failure> {
     tokio::select! {
         biased;
         ended = threads.finished() => return ended,
-        () = signals.next() => {}
+        () = signals.end() => {}
     }
     tracing::info!("draining; a second signal exits at once");
     drain();
     tokio::select! {
         biased;
         ended = threads.finished() => ended,
-        () = signals.next() => Ok(()),
-    }
-}
-
-/// Opens a listener of this thread.
-pub(crate) async fn listen(
-    key: &'static str,
-    addr: SocketAddr,
-) -> Result<<OsNetwork as Network>::Listener, Failure> {
-    let failed = |source| StartError { key, addr, source };
-    let (_, shares) = OsNetwork.bind(addr, 1, Sharing::Alone).await.map_err(failed)?;
-    let share = shares
-        .into_iter()
-        .next()
-        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
-    Ok(OsNetwork.listen(share).map_err(failed)?)
-}
-
-/// How often to look whether a predecessor has closed its admin.
-const ADMIN_LOOK: Duration = Duration::from_millis(50);
-
-/// Opens the listener of the admin; where another process is taken over, once that one has gone.
-async fn listen_for_admin(
-    addr: SocketAddr,
-    start: Start,
-) -> Result<<OsNetwork as Network>::Listener, Failure> {
-    loop {
-        match listen("admin.listen", addr).await {
-            Err(Failure::Start(error))
-                if start == Start::TakeOver && error.source.kind() == io::ErrorKind::AddrInUse =>
-            {
-                tokio::time::sleep(ADMIN_LOOK).await;
-            }
-            opened => return opened,
-        }
+        () = signals.end() => Ok(()),
     }
 }
 
@@ -298,8 +244,8 @@ pub(crate) async fn start_responder(
     let (control, mut seeds) =
         responding::prepare(&OsNetwork, Arc::new(config), clock, seed()?, start).await?;
     let admin_listener = match &admin_at {
-        Some(admin) if start == Start::Fresh => Some(listen("admin.listen", admin.listen).await?),
-        Some(_) | None => None,
+        Some(admin) => Some(Opening::start("admin.listen", admin.listen, start).await?),
+        None => None,
     };
     tracing::info!(tunnels = %control.tunnels, egress = %control.egress, workers = seeds.len(), "responder");
     for seed in &mut seeds {
@@ -318,17 +264,8 @@ pub(crate) async fn start_responder(
         began: OsNetwork.wall(),
         draining: Cell::default(),
     });
-    if let Some(listener) = admin_listener {
-        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
-    } else if let Some(at) = admin_at {
-        let admin = Rc::clone(&admin);
-        tokio::task::spawn_local(async move {
-            match listen_for_admin(at.listen, start).await {
-                Ok(listener) => admin::serve(listener, admin).await,
-                Err(error) => tracing::error!(%error, "no admin"),
-            }
-        });
-    }
+    let served = Rc::clone(&admin);
+    listeners::serve(admin_listener, |listener| admin::serve(listener, served));
     Ok(admin)
 }
 
@@ -336,16 +273,17 @@ pub(crate) async fn start_responder(
 pub(crate) async fn start_initiator(
     config: InitiatorConfig,
     threads: &mut Threads,
+    start: Start,
     logging: Rc<Logging>,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Initiator(config.clone()).effective();
     let clock = Clock::start();
     let admin_listener = match &config.admin {
-        Some(admin) => Some(listen("admin.listen", admin.listen).await?),
+        Some(admin) => Some(Opening::start("admin.listen", admin.listen, start).await?),
         None => None,
     };
     let api_listener = match &config.api {
-        Some(api) => Some(listen("api.listen", api.listen).await?),
+        Some(api) => Some(Opening::start("api.listen", api.listen, start).await?),
         None => None,
     };
     let records = threads.writers.start(&Telling {
@@ -372,33 +310,42 @@ pub(crate) async fn start_initiator(
         began: OsNetwork.wall(),
         draining: Cell::default(),
     });
-    if let Some(listener) = admin_listener {
-        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&admin)));
-    }
-    if let Some(listener) = api_listener {
-        tokio::task::spawn_local(admin::serve_api(listener, Rc::clone(&admin)));
-    }
+    let served = Rc::clone(&admin);
+    listeners::serve(admin_listener, |listener| admin::serve(listener, served));
+    let served = Rc::clone(&admin);
+    listeners::serve(api_listener, |listener| admin::serve_api(listener, served));
     Ok(admin)
+}
+
+/// Starts a role, unless a signal ends the process first, and runs it until it has drained.
+async fn run(
+    start: impl AsyncFnOnce(&mut Threads) -> Result<Rc<Admin<OsNetwork>>, Failure>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let mut threads = Threads::new(signals.reopen());
+    let started = tokio::select! {
+        biased;
+        started = start(&mut threads) => started,
+        () = signals.end() => return Ok(()),
+    };
+    let admin = started?;
+    supervise(&mut threads, &mut signals, || admin.drain()).await
 }
 
 /// `eddy responder`.
 pub(crate) fn responder(config: ResponderConfig, start: Start, log: Wish) -> Result<(), Failure> {
     let logging = Rc::new(log.start(Some(&config.log))?);
-    block_on(async {
-        let mut threads = Threads::new();
-        let admin = start_responder(config, &mut threads, start, logging).await?;
-        supervise(&mut threads, || admin.drain()).await
-    })?
+    block_on(run(async |threads| {
+        start_responder(config, threads, start, logging).await
+    }))?
 }
 
 /// `eddy initiator`.
-pub(crate) fn initiator(config: InitiatorConfig, log: Wish) -> Result<(), Failure> {
+pub(crate) fn initiator(config: InitiatorConfig, start: Start, log: Wish) -> Result<(), Failure> {
     let logging = Rc::new(log.start(Some(&config.log))?);
-    block_on(async {
-        let mut threads = Threads::new();
-        let admin = start_initiator(config, &mut threads, logging).await?;
-        supervise(&mut threads, || admin.drain()).await
-    })?
+    block_on(run(async |threads| {
+        start_initiator(config, threads, start, logging).await
+    }))?
 }
 
 /// What `eddy hello` says of itself.
@@ -419,7 +366,7 @@ pub(crate) fn hello(addr: SocketAddr, log: Wish) -> Result<(), Failure> {
         let mut signals = Signals::listen()?;
         tokio::select! {
             biased;
-            () = signals.next() => Ok(()),
+            () = signals.end() => Ok(()),
             () = hello::serve(OsNetwork, listener, hello_of_this_machine()?) => Ok(()),
         }
     })?

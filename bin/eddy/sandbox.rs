@@ -14,6 +14,7 @@ use eddy_runtime::responder::Start;
 
 use crate::logging::Wish;
 use crate::process::{self, Failure, Threads};
+use crate::signals::Signals;
 
 /// The seed's ports, moved by an offset.
 struct Ports {
@@ -88,7 +89,8 @@ pub(crate) fn run(workers: u16, port_offset: u16, log: Wish) -> Result<(), Failu
     let logging = Rc::new(log.start(None)?);
     process::block_on(async {
         let ports = Ports::with_offset(port_offset);
-        let mut threads = Threads::new();
+        let mut signals = Signals::listen()?;
+        let mut threads = Threads::new(signals.reopen());
         let service = start_hello().await?;
         let Config::Responder(config) = Config::parse("sandbox responder", &responder_yaml(&ports, workers))?
         else {
@@ -100,13 +102,13 @@ pub(crate) fn run(workers: u16, port_offset: u16, log: Wish) -> Result<(), Failu
         let Config::Initiator(config) = Config::parse("sandbox initiator", &yaml)? else {
             return Err(Failure::Worker("the sandbox's initiator is none".into()));
         };
-        let initiator = process::start_initiator(config, &mut threads, logging).await?;
+        let initiator = process::start_initiator(config, &mut threads, Start::Fresh, logging).await?;
         let up = tokio::time::timeout(Duration::from_secs(5), tunnel_up(&responder)).await;
         if up.is_err() {
             tracing::warn!("the tunnel is not up after 5 s; see what the log says");
         }
         explain(&ports, service).map_err(Failure::Output)?;
-        process::supervise(&mut threads, || {
+        process::supervise(&mut threads, &mut signals, || {
             responder.drain();
             initiator.drain();
         })

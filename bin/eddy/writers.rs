@@ -6,10 +6,11 @@ use eddy_runtime::config::{AccessLogConfig, NodeConfig, TracesConfig};
 use eddy_runtime::record::RecordQueues;
 use tokio::sync::oneshot;
 
-use crate::access_log;
+use crate::access_log::AccessLog;
 #[cfg(feature = "otlp")]
 use crate::otlp;
 use crate::process::{Failure, system};
+use crate::signals::Reopen;
 
 /// What is to be told, and by whom.
 pub(crate) struct Telling<'a> {
@@ -34,20 +35,28 @@ pub(crate) fn can_send(traces: Option<&TracesConfig>) -> Result<(), Failure> {
 }
 
 /// Threads that end when all workers have: each says so by dropping its end of a channel.
-#[derive(Default)]
-pub(crate) struct Writers(Vec<oneshot::Receiver<()>>);
+pub(crate) struct Writers {
+    ends: Vec<oneshot::Receiver<()>>,
+    reopen: Reopen,
+}
 
 impl Writers {
+    /// No thread yet. `reopen` is the request to reopen their files.
+    pub(crate) const fn new(reopen: Reopen) -> Self {
+        Self { ends: vec![], reopen }
+    }
+
     /// Starts what is wanted; says where the workers put what they tell.
     pub(crate) fn start(&mut self, telling: &Telling<'_>) -> Result<RecordQueues, Failure> {
         let mut queues = RecordQueues::default();
         if let Some(config) = telling.access_log {
-            let mut lines = access_log::open(config).map_err(|source| Failure::AccessLog {
+            let log = AccessLog::open(config).map_err(|source| Failure::AccessLog {
                 file: config.file.clone(),
                 source,
             })?;
             let records = queues.open_access_log();
-            self.spawn("access_log", move || access_log::write(&records, &mut lines))?;
+            let reopen = self.reopen.clone();
+            self.spawn("access_log", move || log.write(&records, &reopen))?;
         }
         can_send(telling.traces)?;
         #[cfg(feature = "otlp")]
@@ -67,7 +76,7 @@ impl Writers {
     /// Waits until what the workers told has been written, or nobody takes it. They must have ended.
     pub(crate) async fn finish(&mut self) {
         let written = async {
-            for writer in self.0.drain(..) {
+            for writer in self.ends.drain(..) {
                 // Its end is all that it has to say.
                 let _ = writer.await;
             }
@@ -85,7 +94,7 @@ impl Writers {
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
         thread.map_err(system("cannot start a thread"))?;
-        self.0.push(ended);
+        self.ends.push(ended);
         Ok(())
     }
 }

@@ -218,10 +218,9 @@ fn part<T>(
     parse: fn(&str) -> Result<T, IdError>,
 ) -> Result<T, AddressError> {
     parse(text).map_err(|why| {
-        let within = if let IdError::Character { at, .. } = why {
-            at
-        } else {
-            0
+        let within = match why {
+            IdError::Character { at, .. } | IdError::Formatting { at, .. } => at,
+            IdError::Empty | IdError::TooLong { .. } | IdError::OuterBlank | IdError::NotUtf8 => 0,
         };
         AddressError {
             at: at + within,
@@ -342,6 +341,20 @@ mod tests {
                 K::Id {
                     part: Part::Node,
                     why: tab
+                }
+            )
+        );
+        let mark = IdError::Formatting {
+            at: 1,
+            found: '\u{200F}',
+        };
+        assert_eq!(
+            error("rc://n:c:t@u\u{200F}:1"),
+            (
+                12,
+                K::Id {
+                    part: Part::UpstreamCluster,
+                    why: mark
                 }
             )
         );

@@ -14,12 +14,17 @@
 //! A tunnel that owes an answer for [`SUSPECT_AFTER`] and has given none since, or has missed a ping, is *suspect*: others are
 //! chosen before it until it answers something. Whether it is dead is for its keepalive to say, which takes longer. A tunnel that is
 //! *leaving* still works, but its end is near: others are chosen before it, too.
+//!
+//! Places: a tunnel takes as many requests at once as the configuration allows, and no more than this worker's share of
+//! what its peer allows. When less than a quarter of a node's places is free, a client that has as much in flight as that
+//! quarter must wait: the last quarter is for the others.
 
 mod nodes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::digest::{self, Digest};
 use crate::identity::{ClusterId, Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::router::{Names, Refusal, RouteKey};
 use crate::time::Instant;
@@ -40,11 +45,22 @@ pub struct Standing {
     pub leaving: bool,
 }
 
+/// What a request brings to the choice of its tunnel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempt<'r> {
+    /// How many requests its client has in flight on this worker already.
+    pub client_streams: u32,
+    /// Tunnels that it has tried in vain.
+    pub avoid: &'r [TunnelId],
+}
+
 /// A tunnel that may be chosen.
 #[derive(Clone, Debug)]
 struct Listed {
     identity: Arc<Identity>,
     node: Slot,
+    owner: WorkerId,
+    standing: digest::Standing,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,10 +86,13 @@ enum Tenancy {
 #[derive(Clone, Debug)]
 pub struct Cache {
     worker: WorkerId,
+    workers: u16,
     max_streams: u32,
     tenancy: Tenancy,
     nodes: Nodes,
     tunnels: BTreeMap<TunnelId, Listed>,
+    /// Of the tunnels of each owner.
+    digests: BTreeMap<WorkerId, Digest>,
     now: Instant,
 }
 
@@ -90,12 +109,21 @@ impl Cache {
         };
         Self {
             worker,
+            workers: 1,
             max_streams,
             tenancy,
             nodes: Nodes::new(),
             tunnels: BTreeMap::new(),
+            digests: BTreeMap::new(),
             now: Instant::ZERO,
         }
+    }
+
+    /// One of so many workers, which share what the peers of tunnels allow.
+    #[must_use]
+    pub const fn one_of(mut self, workers: u16) -> Self {
+        self.workers = workers;
+        self
     }
 
     /// Says what time it is; picks and answers that follow happen then.
@@ -114,9 +142,18 @@ impl Cache {
             Tenancy::Isolated(tenants) => tenants.entry(identity.tenant.clone()).or_default(),
         };
         let node = index.insert(&mut self.nodes, identity);
-        self.nodes.at_mut(node).insert(now, tunnel, identity, own);
+        let limit = self.max_streams;
+        self.nodes.at_mut(node).insert(now, tunnel, identity, own, limit);
+        let standing = digest::Standing::default();
+        self.digests.entry(owner).or_default().add(tunnel, standing);
         let identity = Arc::clone(identity);
-        self.tunnels.insert(tunnel, Listed { identity, node });
+        let listed = Listed {
+            identity,
+            node,
+            owner,
+            standing,
+        };
+        self.tunnels.insert(tunnel, listed);
     }
 
     /// Whose tunnel it is, while it may be chosen.
@@ -126,9 +163,18 @@ impl Cache {
 
     /// Takes a tunnel out: it is closed, or it drains. Returns whether it was there.
     pub fn remove(&mut self, tunnel: TunnelId) -> bool {
-        let Some(Listed { identity, node }) = self.tunnels.remove(&tunnel) else {
+        let Some(listed) = self.tunnels.remove(&tunnel) else {
             return false;
         };
+        let Listed {
+            identity,
+            node,
+            owner,
+            standing,
+        } = listed;
+        if let Some(digest) = self.digests.get_mut(&owner) {
+            digest.remove(tunnel, standing);
+        }
         let nodes = &mut self.nodes;
         nodes.at_mut(node).tunnels.retain(|c| c.tunnel != tunnel);
         match &mut self.tenancy {
@@ -151,9 +197,19 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoTunnel`], or [`Refusal::Overloaded`] when all there are carry `max_streams` requests.
+    /// [`Refusal::NoTunnel`], or [`Refusal::Overloaded`] when all there are carry as many requests as they may.
     pub fn pick(&mut self, key: &RouteKey<'_>) -> Result<TunnelId, Refusal> {
-        let (max, now) = (self.max_streams, self.now);
+        self.pick_for(key, Attempt::default())
+    }
+
+    /// As [`Cache::pick`], for a request of which more is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoTunnel`] also if all there are must be avoided; [`Refusal::Overloaded`] also if the free places are
+    /// for other clients.
+    pub fn pick_for(&mut self, key: &RouteKey<'_>, attempt: Attempt<'_>) -> Result<TunnelId, Refusal> {
+        let now = self.now;
         let index = match (&mut self.tenancy, key.tenant) {
             (Tenancy::Shared(index), _) => index,
             (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get_mut(tenant).ok_or(Refusal::NoTunnel)?,
@@ -167,9 +223,9 @@ impl Cache {
         match node {
             Some(node) => {
                 let node = self.nodes.at_mut(node);
-                node.pick(now, max, |_| true).ok_or(Refusal::Overloaded)
+                node.pick(now, attempt, |_| true)
             }
-            None => index.pick_cluster(&mut self.nodes, now, key.id, max),
+            None => index.pick_cluster(&mut self.nodes, now, key.id, attempt),
         }
     }
 
@@ -184,15 +240,15 @@ impl Cache {
             (Tenancy::Isolated(tenants), Some(tenant)) => tenants.get(tenant).ok_or(Refusal::NoTunnel)?,
             (Tenancy::Isolated(_), None) => return Err(Refusal::NoTenant),
         };
-        let (now, max) = (self.now, self.max_streams);
+        let now = self.now;
         let node = match key.names {
             Names::Node => Some(*index.nodes.get(key.id).ok_or(Refusal::NoTunnel)?),
             Names::Cluster => None,
             Names::Either => index.nodes.get(key.id).copied(),
         };
         let best = match node {
-            Some(node) => self.nodes.at(node).best(now, max, |_| true),
-            None => index.best_of_cluster(&self.nodes, now, key.id, max)?,
+            Some(node) => self.nodes.at(node).best(now, |_| true),
+            None => index.best_of_cluster(&self.nodes, now, key.id)?,
         };
         let chosen = best.ok_or(Refusal::Overloaded)?;
         let standing = Standing {
@@ -211,7 +267,41 @@ impl Cache {
 
     /// Somebody has said goodbye on a tunnel: it is chosen only where nothing else is.
     pub fn on_leaving(&mut self, tunnel: TunnelId) {
+        self.restate(tunnel, |standing| standing.leaving = true);
         self.with(tunnel, |candidate| candidate.leaving = true);
+    }
+
+    /// The peer of a tunnel allows so many streams at once, all workers together. A tunnel that allows none now may allow
+    /// some again.
+    pub fn on_max_streams(&mut self, tunnel: TunnelId, streams: u32) {
+        self.restate(tunnel, |standing| standing.max_streams = Some(streams));
+        // Rounded up: the HTTP/2 connection, which all workers share, holds back what is too much.
+        let share = streams.div_ceil(u32::from(self.workers).max(1));
+        let limit = share.min(self.max_streams);
+        self.with(tunnel, |candidate| candidate.limit = limit);
+    }
+
+    /// What this copy holds of the tunnels of a worker.
+    pub fn digest(&self, owner: WorkerId) -> Digest {
+        self.digests.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// The tunnels of a worker that may be chosen, as far as this copy knows them.
+    pub fn owned_by(&self, owner: WorkerId) -> impl Iterator<Item = (TunnelId, digest::Standing)> {
+        let listed = self
+            .tunnels
+            .iter()
+            .filter(move |(_, listed)| listed.owner == owner);
+        listed.map(|(tunnel, listed)| (*tunnel, listed.standing))
+    }
+
+    fn restate(&mut self, tunnel: TunnelId, change: impl FnOnce(&mut digest::Standing)) {
+        if let Some(listed) = self.tunnels.get_mut(&tunnel) {
+            let digest = self.digests.entry(listed.owner).or_default();
+            digest.remove(tunnel, listed.standing);
+            change(&mut listed.standing);
+            digest.add(tunnel, listed.standing);
+        }
     }
 
     /// A request that was counted by [`Cache::pick`] has ended. No effect if the tunnel is gone.
@@ -335,13 +425,12 @@ impl Index {
         nodes: &'n Nodes,
         now: Instant,
         id: &str,
-        max: u32,
     ) -> Result<Option<&'n Candidate>, Refusal> {
         let cluster = self.clusters.get(id).ok_or(Refusal::NoTunnel)?;
         let best = |trusting: bool| {
             cluster.nodes.iter().find_map(|node| {
                 let serves = |c: &Candidate| c.serves(id) && (trusting || !c.is_last_resort(now));
-                nodes.at(*node).best(now, max, serves)
+                nodes.at(*node).best(now, serves)
             })
         };
         Ok(best(false).or_else(|| best(true)))
@@ -352,20 +441,25 @@ impl Index {
         nodes: &mut Nodes,
         now: Instant,
         id: &str,
-        max: u32,
+        attempt: Attempt<'_>,
     ) -> Result<TunnelId, Refusal> {
         let cluster = self.clusters.get_mut(id).ok_or(Refusal::NoTunnel)?;
+        let mut refused = Refusal::NoTunnel;
         for trusting in [false, true] {
             for _ in 0..cluster.nodes.len() {
                 cluster.nodes.rotate_left(1);
+                let Some(node) = cluster.nodes.back() else {
+                    continue;
+                };
                 let serves = |c: &Candidate| c.serves(id) && (trusting || !c.is_last_resort(now));
-                let node = cluster.nodes.back().map(|node| nodes.at_mut(*node));
-                if let Some(tunnel) = node.and_then(|node| node.pick(now, max, serves)) {
-                    return Ok(tunnel);
+                match nodes.at_mut(*node).pick(now, attempt, serves) {
+                    Ok(tunnel) => return Ok(tunnel),
+                    Err(why) if why == Refusal::Overloaded => refused = why,
+                    Err(_) => {}
                 }
             }
         }
-        Err(Refusal::Overloaded)
+        Err(refused)
     }
 }
 

@@ -24,6 +24,13 @@ pub enum IdError {
         /// The character.
         found: char,
     },
+    /// A character changes how the text around it is displayed, as in a log or on a terminal.
+    Formatting {
+        /// Where it begins, in bytes from the start.
+        at: usize,
+        /// The character.
+        found: char,
+    },
     /// It begins or ends with a blank, which a header would lose.
     OuterBlank,
     /// The bytes are not UTF-8.
@@ -41,6 +48,12 @@ impl fmt::Display for IdError {
                     "has {found:?} at byte {at}, which cannot travel in an HTTP header"
                 )
             }
+            Self::Formatting { at, found } => {
+                write!(
+                    f,
+                    "has {found:?} at byte {at}, which changes how the text around it is displayed"
+                )
+            }
             Self::OuterBlank => f.write_str("begins or ends with a blank"),
             Self::NotUtf8 => f.write_str("is not UTF-8"),
         }
@@ -48,6 +61,20 @@ impl fmt::Display for IdError {
 }
 
 impl std::error::Error for IdError {}
+
+/// Whether a character is invisible and changes how the text around it is displayed: marks, embeddings, overrides and isolates
+/// of bidirectional text (Unicode Standard Annex #9), line and paragraph separators, and the byte order mark. With these, one id
+/// can look like another one, or like the rest of a log line.
+pub const fn is_formatting(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061C}'
+            | '\u{200E}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{FEFF}'
+    )
+}
 
 fn validate(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
@@ -58,6 +85,9 @@ fn validate(text: &str) -> Result<(), IdError> {
     }
     if let Some((at, found)) = text.char_indices().find(|(_, c)| c.is_control()) {
         return Err(IdError::Character { at, found });
+    }
+    if let Some((at, found)) = text.char_indices().find(|(_, c)| is_formatting(*c)) {
+        return Err(IdError::Formatting { at, found });
     }
     if text.starts_with(' ') || text.ends_with(' ') {
         return Err(IdError::OuterBlank);
@@ -72,7 +102,8 @@ macro_rules! identifier {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Accepts 1 to 255 bytes of UTF-8 without control characters or outer blanks.
+            /// Accepts 1 to 255 bytes of UTF-8 without control characters, [formatting characters](is_formatting) or outer
+            /// blanks.
             ///
             /// # Errors
             ///
@@ -184,8 +215,37 @@ mod tests {
             NodeId::parse("a\nb"),
             Err(IdError::Character { at: 1, found: '\n' })
         );
+        assert_eq!(
+            NodeId::parse("a\u{202E}b"),
+            Err(IdError::Formatting {
+                at: 1,
+                found: '\u{202E}'
+            })
+        );
         assert_eq!(NodeId::parse(" a"), Err(IdError::OuterBlank));
         assert_eq!(NodeId::parse("a "), Err(IdError::OuterBlank));
+    }
+
+    /// The list of the rule, character by character; neighbours of each range are allowed.
+    #[test]
+    fn control_and_formatting_characters_are_refused() {
+        let refused = [
+            0x00..=0x1F,
+            0x7F..=0x9F,
+            0x061C..=0x061C,
+            0x200E..=0x200F,
+            0x2028..=0x202E,
+            0x2066..=0x2069,
+            0xFEFF..=0xFEFF,
+        ];
+        for c in '\0'..=char::MAX {
+            let id = NodeId::parse(&format!("a{c}b"));
+            let is_refused = refused.iter().any(|range| range.contains(&u32::from(c)));
+            assert_eq!(id.is_err(), is_refused, "{c:?}");
+            if let Err(why) = id {
+                assert!(why.to_string().is_ascii(), "{why:?} is escaped");
+            }
+        }
     }
 
     #[test]
@@ -210,6 +270,10 @@ mod tests {
         assert_eq!(
             text("a\nb"),
             r"has '\n' at byte 1, which cannot travel in an HTTP header"
+        );
+        assert_eq!(
+            text("a\u{2028}b"),
+            r"has '\u{2028}' at byte 1, which changes how the text around it is displayed"
         );
         assert_eq!(text(" a"), "begins or ends with a blank");
         assert_eq!(IdError::NotUtf8.to_string(), "is not UTF-8");

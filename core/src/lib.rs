@@ -4,8 +4,10 @@
 //! effects go out as values, and the same inputs always give the same outputs, so that a test can shrink a
 //! failing history and a simulation can replay one.
 //!
-//! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`].
-//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`].
+//! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`],
+//! [`shared_socket`].
+//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`],
+//! [`line_limit`].
 
 pub mod absences;
 pub mod address;
@@ -15,16 +17,19 @@ pub mod close;
 pub mod closed;
 pub mod departures;
 pub mod dialer;
+pub mod digest;
 pub mod duplicates;
-pub mod goaway;
+pub mod frame_watch;
 pub mod handshake;
 pub mod histogram;
 pub mod identity;
 pub mod instance;
 pub mod keepalive;
+pub mod line_limit;
 pub mod registry;
 pub mod rng;
 pub mod router;
+pub mod shared_socket;
 pub mod stats;
 pub mod time;
 pub mod timings;

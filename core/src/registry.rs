@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::close::CloseReason;
 use crate::closed::{Closed, ClosedLog};
+use crate::digest::{Digest, Standing};
 use crate::identity::{Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::time::Instant;
 
@@ -46,6 +47,23 @@ pub struct Tunnel {
     pub since: Instant,
     /// When it opened.
     pub opened: Instant,
+    /// How many streams the peer allows at once, once it has said so.
+    pub max_streams: Option<u32>,
+}
+
+impl Tunnel {
+    /// What other workers know of it; none if it may not be chosen.
+    pub fn standing(&self) -> Option<Standing> {
+        let leaving = match self.state {
+            State::Idle | State::Active => false,
+            State::Leaving => true,
+            State::Draining => return None,
+        };
+        Some(Standing {
+            leaving,
+            max_streams: self.max_streams,
+        })
+    }
 }
 
 /// What workers tell each other about tunnels. Only the owner tells, so that for one tunnel the order holds.
@@ -64,6 +82,13 @@ pub enum Fact {
     Leaving {
         /// Which.
         tunnel: TunnelId,
+    },
+    /// The peer allows so many streams at once on the tunnel.
+    MaxStreams {
+        /// Which.
+        tunnel: TunnelId,
+        /// How many.
+        streams: u32,
     },
     /// The tunnel may no longer be chosen; what runs on it goes on.
     Draining {
@@ -195,6 +220,7 @@ impl Registry {
                 state: State::Idle,
                 since: now,
                 opened: now,
+                max_streams: None,
             },
         );
         self.actions.push_back(Action::Publish(Fact::Opened {
@@ -211,6 +237,17 @@ impl Registry {
         {
             entry.state = State::Active;
             entry.since = now;
+        }
+    }
+
+    /// The peer has said how many streams it allows at once on a tunnel of this worker.
+    pub fn on_max_streams(&mut self, tunnel: TunnelId, streams: u32) {
+        if let Some(entry) = self.owned.get_mut(&tunnel)
+            && entry.max_streams != Some(streams)
+        {
+            entry.max_streams = Some(streams);
+            let fact = Fact::MaxStreams { tunnel, streams };
+            self.actions.push_back(Action::Publish(fact));
         }
     }
 
@@ -271,7 +308,7 @@ impl Registry {
                 let node = (identity.tenant.clone(), identity.node.clone());
                 self.sit(*tunnel, Seat { node, worker: *owner });
             }
-            Fact::Leaving { .. } | Fact::Draining { .. } => {}
+            Fact::Leaving { .. } | Fact::MaxStreams { .. } | Fact::Draining { .. } => {}
             Fact::Closed { tunnel } => self.stand(*tunnel),
         }
     }
@@ -284,6 +321,17 @@ impl Registry {
     /// The tunnels that this worker owns.
     pub fn tunnels(&self) -> impl Iterator<Item = (TunnelId, &Tunnel)> {
         self.owned.iter().map(|(id, tunnel)| (*id, tunnel))
+    }
+
+    /// What the copies of this worker's tunnels must be.
+    pub fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        for (id, tunnel) in self.tunnels() {
+            if let Some(standing) = tunnel.standing() {
+                digest.add(id, standing);
+            }
+        }
+        digest
     }
 
     /// The ends of tunnels of this worker.

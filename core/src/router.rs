@@ -120,6 +120,8 @@ pub enum Refusal {
     TunnelProtocol,
     /// No answer came through the tunnel in the route's time.
     TunnelTimeout,
+    /// The client, or the tunnel, paused for too long in the middle of the request's body.
+    BodyIdle,
     /// The service cannot be connected to.
     ServiceUnreachable,
     /// The service closed or reset the connection before it answered.
@@ -134,7 +136,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their labels' documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoRoute,
         Self::NoHostId,
         Self::NoTenant,
@@ -145,6 +147,7 @@ impl Refusal {
         Self::StreamReset,
         Self::TunnelProtocol,
         Self::TunnelTimeout,
+        Self::BodyIdle,
         Self::ServiceUnreachable,
         Self::ServiceReset,
         Self::ServiceProtocol,
@@ -165,6 +168,7 @@ impl Refusal {
             Self::StreamReset => "stream_reset",
             Self::TunnelProtocol => "tunnel_protocol",
             Self::TunnelTimeout => "tunnel_timeout",
+            Self::BodyIdle => "body_idle",
             Self::ServiceUnreachable => "service_unreachable",
             Self::ServiceReset => "service_reset",
             Self::ServiceProtocol => "service_protocol",
@@ -178,6 +182,7 @@ impl Refusal {
         match self {
             Self::NoHostId | Self::NoTenant | Self::BadRequest => 400,
             Self::NoRoute => 404,
+            Self::BodyIdle => 408,
             Self::TunnelProtocol | Self::ServiceProtocol => 502,
             Self::NoTunnel
             | Self::Overloaded
@@ -204,6 +209,7 @@ impl fmt::Display for Refusal {
             Self::StreamReset => "the initiator reset the request",
             Self::TunnelProtocol => "the initiator broke the protocol",
             Self::TunnelTimeout => "no answer through the tunnel in time",
+            Self::BodyIdle => "the body of the request paused for too long",
             Self::ServiceUnreachable => "the service cannot be reached",
             Self::ServiceReset => "the service closed the connection before it answered",
             Self::ServiceProtocol => "the service's answer is not HTTP",
@@ -292,6 +298,7 @@ mod tests {
         503 stream_reset        the initiator reset the request
         502 tunnel_protocol     the initiator broke the protocol
         504 tunnel_timeout      no answer through the tunnel in time
+        408 body_idle           the body of the request paused for too long
         503 service_unreachable the service cannot be reached
         503 service_reset       the service closed the connection before it answered
         502 service_protocol    the service's answer is not HTTP

@@ -116,6 +116,8 @@ pub enum Name {
     Wanted,
     /// Records of requests that a writer has lost: `access_log` or `traces`.
     RecordsLost(&'static str),
+    /// Log lines that could not be written.
+    LogLinesLost,
     /// How many different nodes have a tunnel on a worker.
     TotalNodes(WorkerId),
     /// How many different clusters have a tunnel on a worker.
@@ -126,6 +128,8 @@ pub enum Name {
     Ping(Ping),
     /// Tunnels that opened under a node id that another process had too.
     Duplicates,
+    /// Tunnels that a worker's copy of the directory lacked, or had too many, when it was repaired.
+    DirectoryRepaired,
     /// Tunnels that opened since the start.
     Opened,
     /// Tunnels that are open.
@@ -186,6 +190,7 @@ impl Name {
             Self::NodesShared => "reverse_tunnel.nodes_shared".into(),
             Self::Wanted => "reverse_tunnel.wanted".into(),
             Self::RecordsLost(writer) => format!("{writer}.lost"),
+            Self::LogLinesLost => "log.lost".into(),
             Self::TotalNodes(worker) => format!("{prefix}.{worker}.total_nodes"),
             Self::TotalClusters(worker) => format!("{prefix}.{worker}.total_clusters"),
             Self::Handshake(outcome) => format!("reverse_tunnel.handshake.{outcome}"),
@@ -193,6 +198,7 @@ impl Name {
             Self::Ping(Ping::Echoed) => "reverse_tunnel.ping.echoed".into(),
             Self::Ping(Ping::Missed) => "reverse_tunnel.ping.missed".into(),
             Self::Duplicates => "reverse_tunnel.duplicates".into(),
+            Self::DirectoryRepaired => "reverse_tunnel.directory_repaired".into(),
             Self::Opened => "reverse_tunnel.opened".into(),
             Self::Open => "reverse_tunnel.open".into(),
             Self::Closed(why) => format!("reverse_tunnel.closed.{}", why.label()),
@@ -234,7 +240,9 @@ impl Name {
             | Self::NodesShared
             | Self::Wanted
             | Self::RecordsLost(_)
+            | Self::LogLinesLost
             | Self::Duplicates
+            | Self::DirectoryRepaired
             | Self::Opened
             | Self::Open
             | Self::Closed(_)

@@ -21,7 +21,13 @@ const NEEDS_AT_MOST: usize = 2 * HEAD_BYTES_MAX + 1;
 
 /// Every text that is an id: of any script, with colons and blanks within, from 1 to 255 bytes.
 fn id() -> impl Strategy<Value = String> {
-    let texts = prop_oneof!["\\PC{1,20}", "[!-~]{1,255}", "[:@ a]{1,9}", "\\PC{255}"];
+    let texts = prop_oneof![
+        "\\PC{1,20}",
+        "[!-~]{1,255}",
+        "[:@ a]{1,9}",
+        "\\PC{255}",
+        "a\\p{Cf}b"
+    ];
     texts.prop_filter("an id", |text| NodeId::parse(text).is_ok())
 }
 

@@ -139,8 +139,8 @@ impl World {
             self.pinger.hand_off(self.now);
             self.hand_off = Some((Instant::from_origin(Duration::MAX), data));
         }
-        self.pinger.handle_timeout(self.now);
-        self.echoer.handle_timeout(self.now);
+        self.pinger.handle_timeout(self.now, || None);
+        self.echoer.handle_timeout(self.now, || None);
         self.perform();
     }
 

@@ -50,7 +50,7 @@ fn table<M>(
 fn the_pinger() {
     fn pinged(pinger: &mut Pinger, _: Instant) {
         let at = after(pinger.poll_timeout(), Instant::ZERO);
-        pinger.handle_timeout(at);
+        pinger.handle_timeout(at, || None);
     }
     let table = table::<Pinger>(
         &[
@@ -72,7 +72,9 @@ fn the_pinger() {
             ("rest of it", |p, now| p.on_bytes(now, b"NG")),
             ("half of it", |p, now| p.on_bytes(now, b"RPI")),
             ("data", |p, now| p.on_bytes(now, PREFACE)),
-            ("due", |p, now| p.handle_timeout(after(p.poll_timeout(), now))),
+            ("due", |p, now| {
+                p.handle_timeout(after(p.poll_timeout(), now), || None)
+            }),
             ("hand off", |p, now| p.hand_off(now)),
         ],
         || {
@@ -145,7 +147,13 @@ fn the_echoer() {
             ("half a ping", |e, now| e.on_bytes(now, b"RPI")),
             ("pinged", |e, now| e.on_bytes(now, PING)),
             ("handed off", |e, now| e.on_bytes(now, PREFACE)),
-            ("silent", |e, now| e.handle_timeout(after(e.poll_timeout(), now))),
+            ("half-way", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None)
+            }),
+            ("silent", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None);
+                e.handle_timeout(after(e.poll_timeout(), now), || None);
+            }),
         ],
         &[
             ("ping", |e, now| e.on_bytes(now, PING)),
@@ -153,7 +161,9 @@ fn the_echoer() {
             ("half of it", |e, now| e.on_bytes(now, b"RPI")),
             ("data", |e, now| e.on_bytes(now, PREFACE)),
             ("nothing", |e, now| e.on_bytes(now, b"")),
-            ("due", |e, now| e.handle_timeout(after(e.poll_timeout(), now))),
+            ("due", |e, now| {
+                e.handle_timeout(after(e.poll_timeout(), now), || None)
+            }),
         ],
         || {
             Echoer::new(
@@ -176,25 +186,31 @@ fn the_echoer() {
         quiet         half of it -> silence
         quiet         data       -> -             HandOff(PRI * HTTP/2.0\r\n)
         quiet         nothing    -> silence
-        quiet         due        -> -             Silent
+        quiet         due        -> silence
         half a ping   ping       -> -             HandOff(RPIRPING)
         half a ping   rest of it -> silence       Echo
         half a ping   half of it -> -             HandOff(RPIRPI)
         half a ping   data       -> -             HandOff(RPIPRI * HTTP/2.0\r\n)
         half a ping   nothing    -> silence
-        half a ping   due        -> -             Silent
+        half a ping   due        -> silence
         pinged        ping       -> silence       Echo
         pinged        rest of it -> -             HandOff(NG)
         pinged        half of it -> silence
         pinged        data       -> -             HandOff(PRI * HTTP/2.0\r\n)
         pinged        nothing    -> silence
-        pinged        due        -> -             Silent
+        pinged        due        -> silence
         handed off    ping       -> -
         handed off    rest of it -> -
         handed off    half of it -> -
         handed off    data       -> -
         handed off    nothing    -> -
         handed off    due        -> -
+        half-way      ping       -> silence       Echo
+        half-way      rest of it -> -             HandOff(NG)
+        half-way      half of it -> silence
+        half-way      data       -> -             HandOff(PRI * HTTP/2.0\r\n)
+        half-way      nothing    -> silence
+        half-way      due        -> -             Silent
         silent        ping       -> -
         silent        rest of it -> -
         silent        half of it -> -

@@ -77,12 +77,14 @@ fn name() -> impl Strategy<Value = Name> {
 fn plain_names() -> Vec<Name> {
     let mut names = vec![
         Name::Duplicates,
+        Name::DirectoryRepaired,
         Name::Nodes,
         Name::Clusters,
         Name::NodesShared,
         Name::Wanted,
         Name::RecordsLost("access_log"),
         Name::RecordsLost("traces"),
+        Name::LogLinesLost,
         Name::Opened,
         Name::Open,
         Name::Handshake("accepted"),

@@ -11,6 +11,7 @@ pub mod hello;
 mod http;
 pub mod initiator;
 mod latch;
+mod limited_log;
 mod mailbox;
 pub mod net;
 pub mod overview;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::os::{OsListener, OsNetwork, OsStream};
-use eddy_runtime::net::{Listener, Network, Resolved, Sharing, Stream};
+use eddy_runtime::net::{Listener, Meter, Network, Resolved, Sharing, Stream};
 use eddy_runtime::responder::{self, Start};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -30,9 +30,23 @@ struct SlowListener(OsListener, Acknowledged);
 
 struct SlowStream(OsStream, Acknowledged);
 
+struct SlowMeter(Acknowledged);
+
+impl Meter for SlowMeter {
+    fn unacknowledged(&self) -> Option<u64> {
+        Some(u64::from(!self.0.load(Ordering::SeqCst)))
+    }
+}
+
 impl Stream for SlowStream {
-    fn acknowledged(&self) -> Option<bool> {
-        Some(self.1.load(Ordering::SeqCst))
+    type Meter = SlowMeter;
+
+    fn meter(&self) -> SlowMeter {
+        SlowMeter(Arc::clone(&self.1))
+    }
+
+    fn limit_unsent(&self, bytes: u32) {
+        self.0.limit_unsent(bytes);
     }
 
     fn give_up_after(&self, limit: Duration) {

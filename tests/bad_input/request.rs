@@ -171,12 +171,48 @@ fn a_client_that_goes_away_in_the_middle_of_its_body_is_counted_once() {
 }
 
 #[test]
-fn a_tunnel_that_is_full_says_so() {
-    let options = Options {
+fn a_request_waits_for_a_place_on_a_full_tunnel() {
+    let pair = Pair::with(Options {
         tunnels: "  http2: {max_streams: 1}\n",
         ..Options::default()
-    };
-    let pair = Pair::with(options);
+    });
+    let egress = pair.egress;
+    let slow = crate::kit::beside(move || get(egress, "/routed/slow", &[("x-node-id", "edge")]));
+    wait_for("the first request", || {
+        (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
+    });
+    pair.assert_good();
+    assert_eq!(slow.join().unwrap().body, "slow");
+}
+
+#[test]
+fn a_request_that_waits_for_a_place_too_long_is_overload() {
+    let pair = Pair::with(Options {
+        tunnels: "  http2: {max_streams: 1}\n",
+        egress_timeout: "300ms",
+        ..Options::default()
+    });
+    let mut first = connect(pair.egress);
+    first
+        .write_all(b"POST /routed/hang HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 9\r\n\r\n")
+        .unwrap();
+    wait_for("the first request", || {
+        (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
+    });
+    let answer = get(pair.egress, "/routed", &[("x-node-id", "edge")]);
+    assert_eq!(
+        (answer.status, answer.header("x-eddy-reason")),
+        (503, Some("overloaded"))
+    );
+}
+
+#[test]
+fn a_full_tunnel_refuses_where_no_request_may_wait() {
+    let pair = Pair::with(Options {
+        tunnels: "  http2: {max_streams: 1}\n",
+        egress: ", max_waiting: 0",
+        ..Options::default()
+    });
     pair.assert_good();
     let mut first = connect(pair.egress);
     first

@@ -154,7 +154,11 @@ fn digits(bytes: &[u8]) -> u16 {
     for _ in 0..3 {
         let short = take(5);
         // 0 to 2 have five bits, 3 to 9 have six.
-        let digit = if short <= 2 { short } else { (short << 1 | take(1)) - 0x19 + 3 };
+        let digit = if short <= 2 {
+            short
+        } else {
+            (short << 1 | take(1)) - 0x19 + 3
+        };
         value = value * 10 + u16::try_from(digit).unwrap();
     }
     value

@@ -7,6 +7,11 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod drain;
 mod h2;
+mod memory;
 mod raw_initiator;
+mod slow_link;
 mod stream_errors;
+mod trailers;
+mod uploads;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 
 use crate::h2::{Frame, PREFACE, flag, kind};
 use crate::kit::{Pair, beside, connect, stats, wait_for};
@@ -46,16 +47,41 @@ pub(crate) fn await_preface(stream: &mut TcpStream) {
 /// What a raw initiator is to send for one frame of the responder.
 pub(crate) type Reply = Vec<Frame>;
 
+/// Replies that are sent later than at once.
+#[derive(Clone, Default)]
+pub(crate) struct Replies(Arc<Mutex<Option<TcpStream>>>);
+
+impl Replies {
+    /// Sends frames, if the tunnel is still there.
+    pub(crate) fn send(&self, frames: Reply) {
+        let bytes: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
+        if let Some(stream) = &mut *self.0.lock().unwrap() {
+            let _ = stream.write_all(&bytes);
+        }
+    }
+}
+
 /// Serves a tunnel on a thread until it ends: `settings` first, then for each request that is complete what `reply`
 /// says. SETTINGS and PING are acknowledged.
 pub(crate) fn serve(
+    stream: TcpStream,
+    settings: Vec<(u16, u32)>,
+    reply: impl FnMut(u32) -> Reply + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    serve_later(stream, settings, Replies::default(), reply)
+}
+
+/// As [`serve`], with replies that `later` brings.
+pub(crate) fn serve_later(
     mut stream: TcpStream,
     settings: Vec<(u16, u32)>,
+    later: Replies,
     mut reply: impl FnMut(u32) -> Reply + Send + 'static,
 ) -> std::thread::JoinHandle<()> {
     beside(move || {
         await_preface(&mut stream);
         Frame::settings(&settings).write(&mut stream);
+        *later.0.lock().unwrap() = Some(stream.try_clone().unwrap());
         let mut open = BTreeSet::new();
         while let Some(frame) = Frame::read(&mut stream) {
             let mut replies = Vec::new();
@@ -74,10 +100,7 @@ pub(crate) fn serve(
                 }
                 _ => {}
             }
-            let bytes: Vec<u8> = replies.iter().flat_map(Frame::encode).collect();
-            if stream.write_all(&bytes).is_err() {
-                return;
-            }
+            later.send(replies);
         }
     })
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::h2::{Frame, code};
-use crate::kit::{Options, Pair, get, stats, wait_for};
+use crate::h2::{Frame, MAX_CONCURRENT_STREAMS, code};
+use crate::kit::{Options, Pair, beside, get, pause, stats, wait_for};
 use crate::raw_initiator::{self, Reply, good};
 
 /// Serves a tunnel of node `raw` whose first reply is `bad`; all others are good. The first request gets `status` and
@@ -153,5 +153,43 @@ fn a_tunnel_whose_streams_are_all_refused_stays_reachable() {
     for _ in 0..20 {
         assert_eq!(get(pair.egress, "/routed", &to).status, 200);
     }
+    pair.assert_good();
+}
+
+/// A peer that allows five streams at once, and refuses what is too much: of 120 requests at once over two workers, all wait
+/// their turn, and none runs into a refusal.
+#[test]
+fn the_peers_limit_of_streams_is_honoured_across_workers() {
+    let pair = Pair::with(Options {
+        workers: 2,
+        ..Options::default()
+    });
+    let tunnel = raw_initiator::tunnel(&pair, "raw");
+    let (open, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let replies = raw_initiator::Replies::default();
+    let (count, overrun, later) = (Arc::clone(&open), Arc::clone(&refused), replies.clone());
+    let settings = vec![(MAX_CONCURRENT_STREAMS, 5)];
+    raw_initiator::serve_later(tunnel, settings, replies, move |stream| {
+        if count.fetch_add(1, Ordering::SeqCst) >= 5 {
+            count.fetch_sub(1, Ordering::SeqCst);
+            overrun.fetch_add(1, Ordering::SeqCst);
+            return vec![Frame::reset(stream, code::REFUSED_STREAM)];
+        }
+        let (count, later) = (Arc::clone(&count), later.clone());
+        beside(move || {
+            pause(std::time::Duration::from_millis(10));
+            count.fetch_sub(1, Ordering::SeqCst);
+            later.send(good(stream));
+        });
+        vec![]
+    });
+    let egress = pair.egress;
+    let calls: Vec<_> = (0..120)
+        .map(|_| beside(move || get(egress, "/routed", &[("x-node-id", "raw")]).status))
+        .collect();
+    let answers: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+    assert_eq!(answers, [200; 120]);
+    assert_eq!(refused.load(Ordering::SeqCst), 0);
+    assert_eq!(get(egress, "/routed", &[("x-node-id", "raw")]).status, 200);
     pair.assert_good();
 }

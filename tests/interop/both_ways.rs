@@ -29,6 +29,27 @@ fn requests_of_every_shape_are_right() {
     }
 }
 
+/// An Envoy that allows five streams at once: of 120 requests over two workers none is refused, and the tunnels stay.
+#[test]
+fn an_initiator_that_allows_few_streams_refuses_none() {
+    let world = World::with(
+        Eddys::Responder,
+        Options {
+            workers: 2,
+            max_streams: 5,
+            ..Options::default()
+        },
+    );
+    let egress = world.egress;
+    let calls: Vec<_> = (0..120)
+        .map(|_| beside(move || get(egress, "/routed", &[("x-node-id", "edge")]).status))
+        .collect();
+    let answers: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+    assert_eq!(answers, [200; 120]);
+    (0..20).for_each(|_| world.assert_good());
+    assert_eq!(world.eddy_stat("egress.retried"), 0);
+}
+
 /// Envoy ends a body with an empty frame of its own: whoever has all the bytes has the whole answer.
 #[test]
 fn a_whole_answer_is_counted_as_one_whoever_is_on_the_other_side() {

@@ -31,6 +31,8 @@ pub(crate) struct Options<'a> {
     pub(crate) tunnels: &'a str,
     /// Envoy's initiator has the connection manager that understands GOAWAY.
     pub(crate) drain_aware: bool,
+    /// How many streams Envoy's initiator allows at once; 0 for its default.
+    pub(crate) max_streams: u32,
 }
 
 /// The pair.
@@ -219,14 +221,18 @@ impl<'a> World<'a> {
 }
 
 /// What an Envoy initiator serves its tunnels with.
-fn connection_manager(drain_aware: bool) -> String {
+fn connection_manager(options: Options<'_>) -> String {
     let filters = "type.googleapis.com/envoy.extensions.filters";
+    let http2 = match options.max_streams {
+        0 => String::new(),
+        streams => format!("http2_protocol_options: {{max_concurrent_streams: {streams}}}, "),
+    };
     let keys = format!(
-        "stat_prefix: reverse, route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], \
+        "stat_prefix: reverse, {http2}route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], \
          routes: [{{match: {{prefix: /routed}}, route: {{cluster: service}}}}]}}]}}, \
          http_filters: [{{name: router, typed_config: {{\"@type\": {filters}.http.router.v3.Router}}}}]"
     );
-    if drain_aware {
+    if options.drain_aware {
         format!(
             "{{\"@type\": {filters}.network.reverse_tunnel.v3.DrainAwareHttpConnectionManager, \
              enable_drain_with_goaway: true, hcm_config: {{{keys}}}}}"
@@ -271,7 +277,7 @@ fn start_initiator(eddys: Eddys, options: Options<'_>, tunnels: u16, service: u1
                 ("service", &service.to_string()),
                 ("admin", &admin.to_string()),
                 ("count", &options.count.to_string()),
-                ("hcm", &connection_manager(options.drain_aware)),
+                ("hcm", &connection_manager(options)),
             ],
         ),
         Eddys::Initiator => Eddy::with_config(

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -95,6 +95,32 @@ impl Eddy {
         Self::program_with_config(Path::new(env!("CARGO_BIN_EXE_eddy")), yaml, arguments)
     }
 
+    /// Starts a role inside a network namespace.
+    pub(crate) fn inside(space: &str, role: &str, yaml: &str) -> Self {
+        let eddy = env!("CARGO_BIN_EXE_eddy");
+        let arguments = |file: &str| {
+            ["netns", "exec", space, eddy, role, "-c", file]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        Self::program_with_config(Path::new("ip"), yaml, arguments)
+    }
+
+    /// Starts a role with a configuration of this text. Its standard error is a pipe, which nobody reads unless the test does.
+    pub(crate) fn with_stderr_pipe(role: &str, yaml: &str) -> Self {
+        let file = config_file(yaml);
+        let arguments = [role, "-c", file.path().to_str().unwrap()].map(str::to_owned);
+        let program = Path::new(env!("CARGO_BIN_EXE_eddy"));
+        let mut eddy = Self::spawn(program, arguments.to_vec(), Some(Stdio::piped()));
+        eddy.config = Some(file);
+        eddy
+    }
+
+    /// The other end of its standard error, if that is a pipe.
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
     /// The text of its configuration.
     pub(crate) fn config(&self) -> String {
         std::fs::read_to_string(self.config.as_ref().unwrap().path()).unwrap()
@@ -113,6 +139,10 @@ impl Eddy {
     }
 
     fn program(program: &Path, arguments: Vec<String>) -> Self {
+        Self::spawn(program, arguments, None)
+    }
+
+    fn spawn(program: &Path, arguments: Vec<String>, stderr: Option<Stdio>) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let file: File = log.reopen().unwrap();
         let child = Command::new(program)
@@ -120,7 +150,7 @@ impl Eddy {
             .env("EDDY_LOG", "debug,h2=info")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
-            .stderr(file)
+            .stderr(stderr.unwrap_or_else(|| file.into()))
             .spawn()
             .unwrap();
         Self {
@@ -147,11 +177,18 @@ impl Eddy {
 
     /// The most memory that it ever had resident, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The memory that it has resident, in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// A line of `/proc/PID/status`.
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
@@ -438,6 +475,8 @@ pub(crate) struct Options<'a> {
     pub(crate) protocol: &'a str,
     /// Another port than the service's.
     pub(crate) service_port: Option<u16>,
+    /// The responder's standard error is a pipe.
+    pub(crate) stderr_pipe: bool,
 }
 
 impl Pair {
@@ -460,7 +499,12 @@ impl Pair {
             "" => String::new(),
             protocol => format!(", protocol: {protocol}"),
         };
-        let responder = Eddy::with_config(
+        let start_responder = if options.stderr_pipe {
+            Eddy::with_stderr_pipe
+        } else {
+            Eddy::with_config
+        };
+        let responder = start_responder(
             "responder",
             &format!(
                 "node: {{id: hub, cluster: hubs}}\nworkers: {workers}\n\

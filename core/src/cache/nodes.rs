@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Attempt;
 use crate::identity::{ClusterId, Identity, TunnelId};
+use crate::router::Refusal;
 use crate::time::Instant;
 
 /// How long a tunnel may owe an answer before others are preferred: above what most services take, far below the
 /// seconds after which a keepalive gives a tunnel up. A slow service costs its tunnel only its turn.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+
+/// The part of a node's places, one in so many, that a client with as much in flight does not get.
+const RESERVE_PART: u32 = 4;
 
 /// One tunnel as the cache sees it.
 #[derive(Clone, Debug)]
@@ -17,6 +22,8 @@ pub(super) struct Candidate {
     pub(super) identity: Arc<Identity>,
     pub(super) own: bool,
     pub(super) streams: u32,
+    /// How many requests of this worker it takes at once.
+    pub(super) limit: u32,
     /// When it had its last turn, or came.
     pub(super) turn: u64,
     /// Requests of this worker that have no answer yet.
@@ -108,13 +115,21 @@ impl Node {
         self.tunnels.iter().any(|c| c.serves(cluster.as_str()))
     }
 
-    pub(super) fn insert(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>, own: bool) {
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        identity: &Arc<Identity>,
+        own: bool,
+        limit: u32,
+    ) {
         let turn = self.next_turn();
         self.tunnels.push(Candidate {
             tunnel,
             identity: Arc::clone(identity),
             own,
             streams: 0,
+            limit,
             turn,
             unanswered: 0,
             owes_since: now,
@@ -128,33 +143,47 @@ impl Node {
         self.turns
     }
 
-    pub(super) fn best(
-        &self,
-        now: Instant,
-        max: u32,
-        eligible: impl Fn(&Candidate) -> bool,
-    ) -> Option<&Candidate> {
-        let open = self.tunnels.iter().filter(|c| c.streams < max && eligible(c));
+    pub(super) fn best(&self, now: Instant, eligible: impl Fn(&Candidate) -> bool) -> Option<&Candidate> {
+        let open = self.tunnels.iter().filter(|c| c.streams < c.limit && eligible(c));
         open.min_by_key(|c| c.rank(now))
     }
 
+    /// Whether the places that are free are for other clients than one with so many requests in flight.
+    fn is_kept_from(&self, client_streams: u32) -> bool {
+        let places = self
+            .tunnels
+            .iter()
+            .map(|c| (c.limit, c.limit.saturating_sub(c.streams)));
+        let (all, free) = places.fold((0_u32, 0_u32), |(all, free), (limit, left)| {
+            (all.saturating_add(limit), free.saturating_add(left))
+        });
+        let reserve = all / RESERVE_PART;
+        free <= reserve && client_streams >= reserve && reserve > 0
+    }
+
+    /// [`Refusal::NoTunnel`] if no tunnel is eligible, [`Refusal::Overloaded`] if no place is.
     pub(super) fn pick(
         &mut self,
         now: Instant,
-        max: u32,
+        attempt: Attempt<'_>,
         eligible: impl Fn(&Candidate) -> bool,
-    ) -> Option<TunnelId> {
+    ) -> Result<TunnelId, Refusal> {
         let turn = self.next_turn();
+        let kept = self.is_kept_from(attempt.client_streams);
+        let mut refused = Refusal::NoTunnel;
         let some = self.tunnels.iter_mut();
         let chosen = some
-            .filter(|c| c.streams < max && eligible(c))
-            .min_by_key(|c| c.rank(now))?;
+            .filter(|c| eligible(c) && !attempt.avoid.contains(&c.tunnel))
+            .inspect(|_| refused = Refusal::Overloaded)
+            .filter(|c| c.streams < c.limit && !kept)
+            .min_by_key(|c| c.rank(now));
+        let chosen = chosen.ok_or(refused)?;
         if chosen.unanswered == 0 {
             chosen.owes_since = now;
         }
         chosen.turn = turn;
         chosen.streams += 1;
         chosen.unanswered += 1;
-        Some(chosen.tunnel)
+        Ok(chosen.tunnel)
     }
 }

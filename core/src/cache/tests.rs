@@ -276,3 +276,91 @@ fn to_peek_says_what_a_pick_would_choose_and_changes_nothing() {
     cache.remove(t(2));
     assert_eq!(cache.peek(&key(Names::Either, "n1")), Ok((t(1), owing)));
 }
+
+#[test]
+fn a_tunnel_that_failed_is_avoided_and_stays_in_the_directory() {
+    let mut cache = cache();
+    let (node, who) = (key(Names::Node, "n"), identity("t", "c", "n"));
+    cache.insert(t(1), &who, OWN);
+    cache.insert(t(2), &who, OWN);
+    let (first, both) = ([t(1)], [t(1), t(2)]);
+    let avoiding = |avoid| Attempt {
+        avoid,
+        ..Attempt::default()
+    };
+    assert_eq!(cache.pick_for(&node, avoiding(&first)), Ok(t(2)));
+    assert_eq!(cache.pick_for(&node, avoiding(&first)), Ok(t(2)));
+    assert_eq!(cache.pick_for(&node, avoiding(&first)), Err(Refusal::Overloaded));
+    assert_eq!(cache.pick_for(&node, avoiding(&both)), Err(Refusal::NoTunnel));
+    let cluster = key(Names::Cluster, "c");
+    assert_eq!(cache.pick_for(&cluster, avoiding(&both)), Err(Refusal::NoTunnel));
+    assert_eq!(cache.pick(&node), Ok(t(1)));
+}
+
+#[test]
+fn workers_share_what_the_peer_allows() {
+    let mut cache = Cache::new(OWN, 100, false).one_of(2);
+    let node = key(Names::Node, "n");
+    cache.insert(t(1), &identity("t", "c", "n"), OTHER);
+    cache.on_max_streams(t(1), 5);
+    for _ in 0..3 {
+        assert_eq!(cache.pick(&node), Ok(t(1)));
+    }
+    assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
+    cache.on_max_streams(t(1), 0);
+    cache.release(t(1));
+    assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
+    cache.on_max_streams(t(1), 1_000);
+    assert_eq!(cache.pick(&node), Ok(t(1)), "the configuration's limit is 100");
+}
+
+#[test]
+fn the_last_quarter_of_the_places_is_for_other_clients() {
+    let mut cache = Cache::new(OWN, 8, false);
+    let node = key(Names::Node, "n");
+    cache.insert(t(1), &identity("t", "c", "n"), OWN);
+    let client = |client_streams| Attempt {
+        client_streams,
+        avoid: &[],
+    };
+    for streams in 0..6 {
+        assert_eq!(cache.pick_for(&node, client(streams)), Ok(t(1)), "{streams}");
+    }
+    assert_eq!(cache.pick_for(&node, client(6)), Err(Refusal::Overloaded));
+    assert_eq!(cache.pick_for(&node, client(2)), Err(Refusal::Overloaded));
+    assert_eq!(cache.pick_for(&node, client(0)), Ok(t(1)));
+    assert_eq!(cache.pick_for(&node, client(1)), Ok(t(1)));
+    assert_eq!(
+        cache.pick_for(&node, client(0)),
+        Err(Refusal::Overloaded),
+        "all are taken"
+    );
+    cache.release(t(1));
+    assert_eq!(cache.pick_for(&node, client(5)), Err(Refusal::Overloaded));
+}
+
+#[test]
+fn the_digest_follows_the_tunnels_of_each_owner() {
+    let mut cache = cache();
+    let recomputed = |cache: &Cache, owner| {
+        let mut digest = Digest::default();
+        cache
+            .owned_by(owner)
+            .for_each(|(tunnel, standing)| digest.add(tunnel, standing));
+        digest
+    };
+    let who = identity("t", "c", "n");
+    cache.insert(t(1), &who, OWN);
+    cache.insert(t(2), &who, OTHER);
+    cache.insert(t(2), &who, OWN);
+    cache.on_leaving(t(1));
+    cache.on_leaving(t(1));
+    cache.on_max_streams(t(2), 7);
+    for owner in [OWN, OTHER] {
+        assert_eq!(cache.digest(owner).tunnels(), 1);
+        assert_eq!(cache.digest(owner), recomputed(&cache, owner));
+    }
+    cache.remove(t(1));
+    cache.remove(t(1));
+    assert_eq!(cache.digest(OWN), Digest::default());
+}

@@ -72,7 +72,10 @@ pub struct Echoer {
     pinged: u32,
     last_ping: Instant,
     longest_gap: Duration,
-    heard: Instant,
+    /// The last sign of life: a byte of the peer, or the acknowledgement of one of ours.
+    sign: Instant,
+    /// How many bytes of ours the peer's kernel had not acknowledged half-way to the verdict.
+    outstanding: Option<u64>,
     done: bool,
     actions: VecDeque<EchoAction>,
     /// The latest time heard of: time going back is ignored.
@@ -88,7 +91,8 @@ impl Echoer {
             pinged: 0,
             last_ping: now,
             longest_gap: Duration::ZERO,
-            heard: now,
+            sign: now,
+            outstanding: None,
             done: false,
             actions: VecDeque::new(),
             now,
@@ -104,7 +108,8 @@ impl Echoer {
         if self.done || bytes.is_empty() {
             return;
         }
-        self.heard = self.now;
+        self.sign = self.now;
+        self.outstanding = None;
         let (mut matched, mut pings) = (self.matched, 0);
         // Where what is no whole ping begins in this read.
         let mut begins = 0;
@@ -129,10 +134,20 @@ impl Echoer {
         self.actions.extend((0..pings).map(|_| EchoAction::Echo));
     }
 
-    /// A deadline may have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// A deadline may have passed. `outstanding` returns how many bytes of ours the peer's kernel has not acknowledged, if
+    /// that is known. It is called twice: half-way to the verdict, and then. An echo that was on its way at first and has
+    /// arrived since is a sign of life, on a link that is busy with other traffic.
+    pub fn handle_timeout(&mut self, now: Instant, outstanding: impl FnOnce() -> Option<u64>) {
         self.now = self.now.max(now);
-        if !self.done && self.now >= self.silent_at() {
+        if self.done || self.now < self.due() {
+            return;
+        }
+        let left = outstanding().unwrap_or(0);
+        if self.now < self.silent_at() {
+            self.outstanding = Some(left);
+        } else if self.outstanding.take().is_some_and(|before| left < before) {
+            self.sign = self.now;
+        } else {
             self.end(EchoAction::Silent);
         }
     }
@@ -156,22 +171,32 @@ impl Echoer {
             });
         }
         (!self.done).then(|| Deadline {
-            at: self.silent_at(),
+            at: self.due(),
             reason: "silence",
         })
     }
 
+    fn due(&self) -> Instant {
+        match self.outstanding {
+            None => self.sign + self.patience() / 2,
+            Some(_) => self.silent_at(),
+        }
+    }
+
     fn silent_at(&self) -> Instant {
+        self.sign + self.patience()
+    }
+
+    fn patience(&self) -> Duration {
         let learned = self
             .longest_gap
             .saturating_mul(self.policy.intervals)
             .max(PATIENCE_MIN);
-        let patience = match self.pinged {
+        match self.pinged {
             0 => self.policy.first,
             1 => self.policy.first.max(learned),
             2.. => learned,
-        };
-        self.heard + patience
+        }
     }
 
     fn learn(&mut self) {
@@ -259,12 +284,26 @@ mod tests {
     #[test]
     fn a_responder_that_never_pings_is_silent_after_the_first_patience() {
         let mut echoer = echoer();
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(10_000));
-        echoer.handle_timeout(at(9_999));
+        assert_eq!(echoer.silent_at(), at(10_000));
+        echoer.handle_timeout(at(9_999), || None);
         assert_eq!(drain(&mut echoer), []);
-        echoer.handle_timeout(at(10_000));
+        echoer.handle_timeout(at(10_000), || None);
         assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
         assert_eq!(echoer.poll_timeout(), None);
+    }
+
+    #[test]
+    fn an_echo_that_arrives_late_is_a_sign_of_life() {
+        let mut echoer = echoer();
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(5_000));
+        echoer.handle_timeout(at(5_000), || Some(5));
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(10_000));
+        echoer.handle_timeout(at(10_000), || Some(0));
+        assert_eq!(drain(&mut echoer), []);
+        assert_eq!(echoer.poll_timeout().unwrap().at, at(15_000));
+        echoer.handle_timeout(at(15_000), || Some(0));
+        echoer.handle_timeout(at(20_000), || Some(0));
+        assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
     }
 
     #[test]
@@ -274,8 +313,8 @@ mod tests {
             echoer.on_bytes(at(ping), PING);
             drain(&mut echoer);
         }
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(6_400 + 3 * 2_300));
-        echoer.handle_timeout(at(6_400 + 3 * 2_300));
+        assert_eq!(echoer.silent_at(), at(6_400 + 3 * 2_300));
+        echoer.handle_timeout(at(6_400 + 3 * 2_300), || None);
         assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
     }
 
@@ -284,19 +323,15 @@ mod tests {
         let mut early = echoer();
         early.on_bytes(at(10), PING);
         drain(&mut early);
-        assert_eq!(early.poll_timeout().unwrap().at, at(10 + 10_000));
+        assert_eq!(early.silent_at(), at(10 + 10_000));
         early.on_bytes(at(2_010), PING);
         drain(&mut early);
-        assert_eq!(early.poll_timeout().unwrap().at, at(2_010 + 3 * 2_000));
+        assert_eq!(early.silent_at(), at(2_010 + 3 * 2_000));
 
         let mut late = echoer();
         late.on_bytes(at(5_000), PING);
         drain(&mut late);
-        assert_eq!(
-            late.poll_timeout().unwrap().at,
-            at(5_000 + 3 * 5_000),
-            "a slow responder"
-        );
+        assert_eq!(late.silent_at(), at(5_000 + 3 * 5_000), "a slow responder");
     }
 
     #[test]
@@ -304,7 +339,7 @@ mod tests {
         let mut echoer = echoer();
         echoer.on_bytes(at(10), b"RPINGRPING");
         drain(&mut echoer);
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(10 + 10_000));
+        assert_eq!(echoer.silent_at(), at(10 + 10_000));
     }
 
     #[test]
@@ -334,7 +369,7 @@ mod tests {
             echoer.on_bytes(at(gap), PING);
             echoer.on_bytes(at(2 * gap), PING);
             drain(&mut echoer);
-            assert_eq!(echoer.poll_timeout().unwrap().at, at(2 * gap + patience));
+            assert_eq!(echoer.silent_at(), at(2 * gap + patience));
         }
     }
 
@@ -342,19 +377,19 @@ mod tests {
     fn every_byte_is_a_sign_of_life() {
         let mut echoer = echoer();
         echoer.on_bytes(at(9_999), b"R");
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_999));
+        assert_eq!(echoer.silent_at(), at(19_999));
         echoer.on_bytes(at(19_998), b"");
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_999), "no bytes are none");
+        assert_eq!(echoer.silent_at(), at(19_999), "no bytes are none");
     }
 
     #[test]
     fn time_going_back_is_ignored_and_a_late_call_fires_once() {
         let mut echoer = echoer();
-        echoer.handle_timeout(at(9_000));
+        echoer.handle_timeout(at(9_000), || None);
         echoer.on_bytes(at(1), b"R");
-        assert_eq!(echoer.poll_timeout().unwrap().at, at(19_000));
-        echoer.handle_timeout(at(99_000));
-        echoer.handle_timeout(at(99_001));
+        assert_eq!(echoer.silent_at(), at(19_000));
+        echoer.handle_timeout(at(99_000), || None);
+        echoer.handle_timeout(at(99_001), || None);
         assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
         echoer.on_bytes(at(99_002), PING);
         assert_eq!(drain(&mut echoer), []);

@@ -9,9 +9,11 @@
 //! ```
 
 pub mod echoer;
+pub mod liveness;
 pub mod pinger;
 
 pub use echoer::{EchoAction, Echoer, SilencePolicy};
+pub use liveness::{Liveness, LivenessAction, LivenessPolicy};
 pub use pinger::{PingAction, PingPolicy, Pinger};
 
 /// The whole ping, and the whole echo. Case matters, and nothing ends it.

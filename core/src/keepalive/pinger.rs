@@ -19,7 +19,7 @@ pub struct PingPolicy {
     /// From an echo to the next ping, plus 0 to 15 % so that tunnels do not ping in step.
     pub interval: Duration,
     /// Half intervals without the echo until the peer is dead: death comes `misses × interval / 2` after
-    /// the ping.
+    /// the ping, or after its kernel has acknowledged the ping, if that took longer than half an interval.
     pub misses: u32,
 }
 
@@ -75,6 +75,8 @@ enum State {
         sent: Instant,
         miss_at: Instant,
         missed: u32,
+        /// How many bytes the peer's kernel had not acknowledged at the last miss; none before the first one.
+        outstanding: Option<u64>,
         wanted: bool,
     },
     /// The tunnel is wanted, and the end of this read decides whether it is quiet; if half an echo is here,
@@ -151,8 +153,10 @@ impl Pinger {
         }
     }
 
-    /// A deadline may have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// A deadline may have passed. `outstanding` returns how many bytes of ours the peer's kernel has not acknowledged, if
+    /// that is known; it is called only when an echo is late. On a link that is busy with other traffic the ping itself
+    /// may take seconds: its acknowledgement is a sign of life, from which the misses count again.
+    pub fn handle_timeout(&mut self, now: Instant, outstanding: impl FnOnce() -> Option<u64>) {
         self.advance(now);
         let miss_at = self.now + self.policy.interval / 2;
         match self.state {
@@ -161,6 +165,7 @@ impl Pinger {
                     sent: self.now,
                     miss_at,
                     missed: 0,
+                    outstanding: None,
                     wanted: false,
                 };
                 self.actions.push_back(PingAction::Ping);
@@ -169,10 +174,13 @@ impl Pinger {
                 sent,
                 miss_at: at,
                 missed,
+                outstanding: before,
                 wanted,
             } if self.now >= at => {
                 self.actions.push_back(PingAction::Missed);
-                let missed = missed.saturating_add(1);
+                let left = outstanding();
+                let progress = before.zip(left).is_some_and(|(before, left)| left < before);
+                let missed = if progress { 0 } else { missed.saturating_add(1) };
                 if missed >= self.policy.misses {
                     self.end(PingAction::Dead);
                 } else {
@@ -180,6 +188,7 @@ impl Pinger {
                         sent,
                         miss_at,
                         missed,
+                        outstanding: left.or(before),
                         wanted,
                     };
                 }

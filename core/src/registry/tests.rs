@@ -117,6 +117,7 @@ fn every_event_in_every_state_has_one_outcome() {
                 .map(|fact| match fact {
                     Fact::Opened { .. } => "Opened",
                     Fact::Leaving { .. } => "Leaving",
+                    Fact::MaxStreams { .. } => "MaxStreams",
                     Fact::Draining { .. } => "Draining",
                     Fact::Closed { .. } => "Closed",
                 })

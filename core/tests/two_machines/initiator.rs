@@ -151,7 +151,7 @@ impl Initiator {
         let mut silent = Vec::new();
         for (slot, (conn, task)) in &mut self.tasks {
             let Task::Tunnel(echoer) = task else { continue };
-            echoer.handle_timeout(now);
+            echoer.handle_timeout(now, || None);
             while let Some(action) = echoer.poll_action() {
                 match action {
                     EchoAction::Echo => {

@@ -191,7 +191,7 @@ impl Responder {
                     self.tell(owner, |registry| registry.on_opened(now, tunnel, &identity));
                 }
                 Some(End::Open { pinger, .. }) => {
-                    pinger.handle_timeout(now);
+                    pinger.handle_timeout(now, || None);
                     self.ping(now, conn, wire);
                 }
                 Some(End::Request { .. } | End::Settling { .. }) | None => {}
@@ -242,6 +242,7 @@ impl Responder {
                         owner,
                     } => cache.insert(*tunnel, identity, *owner),
                     Fact::Leaving { tunnel } => cache.on_leaving(*tunnel),
+                    Fact::MaxStreams { tunnel, streams } => cache.on_max_streams(*tunnel, *streams),
                     Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                         cache.remove(*tunnel);
                     }

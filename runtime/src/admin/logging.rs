@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode, Uri};
 
 use super::{Admin, Answer, plain, query, text};
 use crate::net::Network;
+use crate::record::Lost;
 
 const FORM: &str =
     "ask for ?level=FILTER: error, warn, info, debug, trace, off, or MODULE=LEVEL, with commas between";
@@ -17,16 +18,24 @@ type Change = dyn Fn(&str) -> Result<(), String>;
 /// What is logged, and the way to change it.
 pub struct Logging {
     filter: RefCell<String>,
+    lost: Lost,
     change: Box<Change>,
 }
 
 impl Logging {
-    /// `filter` is in force; `change` sets another one, or says what is wrong with it.
-    pub fn new(filter: String, change: impl Fn(&str) -> Result<(), String> + 'static) -> Self {
+    /// `filter` is in force; `lost` counts the lines that could not be written; `change` sets another filter, or returns
+    /// what is wrong with it.
+    pub fn new(filter: String, lost: Lost, change: impl Fn(&str) -> Result<(), String> + 'static) -> Self {
         Self {
             filter: RefCell::new(filter),
+            lost,
             change: Box::new(change),
         }
+    }
+
+    /// The number of log lines that could not be written.
+    pub(super) fn lines_lost(&self) -> u64 {
+        self.lost.count()
     }
 
     fn set(&self, filter: String) -> Result<(), String> {

@@ -110,6 +110,9 @@ impl<N: Network> Admin<N> {
         for (writer, lost) in &self.losses {
             sheet.add(Name::RecordsLost(writer), lost.count());
         }
+        if let Some(logging) = &self.logging {
+            sheet.add(Name::LogLinesLost, logging.lines_lost());
+        }
         sheet
     }
 

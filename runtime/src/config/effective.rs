@@ -60,6 +60,7 @@ pub(super) fn initiator(config: &InitiatorConfig) -> String {
                     page.entry("prefix", scalar(&route.prefix));
                     page.entry("cluster", scalar(route.cluster.as_str()));
                     page.entry("timeout", Text(route.timeout));
+                    page.entry("body_idle_timeout", Text(route.body_idle_timeout));
                 });
             }
         });
@@ -190,6 +191,7 @@ impl Page {
                     page.item(|page| {
                         page.entry("prefix", scalar(&route.prefix));
                         page.entry("timeout", Text(route.timeout));
+                        page.entry("body_idle_timeout", Text(route.body_idle_timeout));
                         page.entry("retry", route.retry);
                     });
                 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use eddy_core::address::AddressError;
-use eddy_core::identity::IdError;
+use eddy_core::identity::{IdError, is_formatting};
 
 /// A line and a column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +54,15 @@ pub enum ConfigError {
     },
 }
 
-/// Passes a text on with its control characters escaped: it quotes a file, and stays one line.
+/// Passes a text on with its control and formatting characters escaped: it quotes a file, and stays one line that reads as
+/// it is.
 struct OneLine<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for piece in text.split_inclusive(char::is_control) {
-            let printable = piece.trim_end_matches(char::is_control);
+        let is_unsafe = |c: char| c.is_control() || is_formatting(c);
+        for piece in text.split_inclusive(is_unsafe) {
+            let printable = piece.trim_end_matches(is_unsafe);
             self.0.write_str(printable)?;
             write!(self.0, "{}", piece[printable.len()..].escape_default())?;
         }

@@ -134,6 +134,8 @@ pub struct ServiceRoute {
     pub cluster: ClusterName,
     /// How long the head of the response may take; zero for as long as it takes.
     pub timeout: Duration,
+    /// How long the body of the request may pause; zero for as long as it likes.
+    pub body_idle_timeout: Duration,
 }
 
 /// How tunnels are dialed.
@@ -284,7 +286,7 @@ fn routes(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<ServiceRoute>, Fau
     let mut routes = Vec::new();
     let mut prefixes = Unique::new();
     for item in item.list()? {
-        let route = item.section(&["prefix", "cluster", "timeout"])?;
+        let route = item.section(&["prefix", "cluster", "timeout", "body_idle_timeout"])?;
         let item = route.required("prefix")?;
         let prefix = item.text(value::path)?;
         prefixes.admit(prefix.clone(), &item, format!("{prefix:?}"))?;
@@ -292,10 +294,12 @@ fn routes(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<ServiceRoute>, Fau
         let cluster = item.text(value::cluster_name)?;
         defined(&cluster, &item, clusters)?;
         let timeout = route.duration("timeout", secs(15), or_none(LONGEST))?;
+        let body_idle_timeout = route.duration("body_idle_timeout", secs(60), or_none(LONGEST))?;
         routes.push(ServiceRoute {
             prefix,
             cluster,
             timeout,
+            body_idle_timeout,
         });
     }
     Ok(routes)

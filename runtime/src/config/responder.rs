@@ -118,8 +118,10 @@ pub struct HostIdHeader {
 pub struct EgressRoute {
     /// The prefix.
     pub prefix: String,
-    /// How long the head of the response may take; zero for as long as it takes.
+    /// How long the head of the response may take, from the end of the request; zero for as long as it takes.
     pub timeout: Duration,
+    /// How long the body of the request may pause; zero for as long as it likes.
+    pub body_idle_timeout: Duration,
     /// Whether a request may be sent again when its tunnel dies before the answer, if its method allows that.
     pub retry: bool,
 }
@@ -265,13 +267,14 @@ fn wrong(item: &Item<'_>, wanted: &'static str, found: &str) -> Fault {
 
 impl EgressRoute {
     fn read(item: &Item<'_>, prefixes: &mut Unique<String>) -> Result<Self, Fault> {
-        let route = item.section(&["prefix", "timeout", "retry"])?;
+        let route = item.section(&["prefix", "timeout", "body_idle_timeout", "retry"])?;
         let prefix = route.required("prefix")?;
         let text = prefix.text(value::path)?;
         prefixes.admit(text.clone(), &prefix, format!("{text:?}"))?;
         Ok(Self {
             prefix: text,
             timeout: route.duration("timeout", secs(30), or_none(LONGEST))?,
+            body_idle_timeout: route.duration("body_idle_timeout", secs(60), or_none(LONGEST))?,
             retry: route.flag("retry", true)?,
         })
     }

@@ -2,21 +2,25 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Collected;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+
+use super::hygiene;
+use super::limits::Upload;
+use crate::clock::Clock;
 
 /// The body of a request on its way into a tunnel.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// What the client sends, never held whole.
+    /// Nothing, or nothing yet that anybody watches.
     Stream(Incoming),
-    /// The same, and somebody wants to know how much there was.
-    Counted(Incoming, Arc<AtomicU64>),
+    /// What the client sends, never held whole.
+    Watched(Incoming, Arc<Upload>),
     /// What can be sent again.
     Whole(Whole),
 }
@@ -37,12 +41,29 @@ impl From<Collected<Bytes>> for Whole {
 }
 
 impl Question {
-    /// What a client sends; `count` is told how much, if there is one.
-    pub(crate) fn of(body: Incoming, count: Option<&Arc<AtomicU64>>) -> Self {
-        match count {
-            Some(count) => Self::Counted(body, Arc::clone(count)),
-            None => Self::Stream(body),
+    /// The request of a client, and the watch on its body, if it has one; `count` gets how many bytes there were.
+    pub(crate) fn of(
+        request: Request<Incoming>,
+        clock: Clock,
+        count: Option<&Arc<AtomicU64>>,
+    ) -> (Request<Self>, Option<Arc<Upload>>) {
+        if request.body().is_end_stream() {
+            return (request.map(Self::Stream), None);
         }
+        let upload = Arc::new(Upload::new(clock, count.map(Arc::clone)));
+        let watch = Arc::clone(&upload);
+        (request.map(|body| Self::Watched(body, watch)), Some(upload))
+    }
+}
+
+/// Takes the fields out of trailers that may not stand there; none is left where all were such.
+fn passed(frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            hygiene::strip_trailers(&mut trailers);
+            (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+        }
+        Err(data) => Some(data),
     }
 }
 
@@ -56,10 +77,18 @@ impl Body for Question {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Stream(from) => Pin::new(from).poll_frame(cx),
-            Self::Counted(from, count) => {
-                let frame = std::task::ready!(Pin::new(from).poll_frame(cx));
+            Self::Watched(from, upload) => {
+                let Poll::Ready(frame) = Pin::new(&mut *from).poll_frame(cx) else {
+                    upload.on_awaited();
+                    return Poll::Pending;
+                };
+                let frame = frame.and_then(|frame| frame.map(passed).transpose());
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                    count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    upload.on_bytes(data.len());
+                }
+                // A library that counts the bytes of a body may never ask for its end.
+                if frame.is_none() || is_over(from) {
+                    upload.on_whole();
                 }
                 Poll::Ready(frame)
             }
@@ -77,14 +106,14 @@ impl Body for Question {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Stream(from) | Self::Counted(from, _) => from.is_end_stream(),
+            Self::Stream(from) | Self::Watched(from, _) => from.is_end_stream(),
             Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Stream(from) | Self::Counted(from, _) => from.size_hint(),
+            Self::Stream(from) | Self::Watched(from, _) => from.size_hint(),
             Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
         }
     }
@@ -155,6 +184,7 @@ impl<F: Follow + Unpin> Body for Answer<F> {
             }
             Self::Stream { from, follow } => {
                 let frame = std::task::ready!(Pin::new(&mut *from).poll_frame(cx));
+                let frame = frame.and_then(|frame| frame.map(passed).transpose());
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                     follow.passed(data.len());
                 }

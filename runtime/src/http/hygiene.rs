@@ -56,6 +56,55 @@ fn strip_listed(headers: &mut HeaderMap, keep: &[HeaderName], also: Option<&Head
     }
 }
 
+/// Names that mean something else in a trailer than in a head: framing, routing, authentication, and what says where a
+/// request comes from (RFC 9110, section 6.5.1). A name that ends with `-` stands for all that begin with it.
+const NOT_IN_TRAILERS: [&str; 27] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "proxy-",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "www-authenticate",
+    "x-eddy-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Removes the fields that may not stand in trailers.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    let is_forbidden = |name: &str| {
+        NOT_IN_TRAILERS
+            .iter()
+            .any(|forbidden| name == *forbidden || forbidden.ends_with('-') && name.starts_with(forbidden))
+    };
+    let forbidden: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_forbidden(name.as_str()))
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
 /// Says in an answer how long it took.
 pub(crate) fn put_service_time(headers: &mut HeaderMap, took: Duration) {
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -97,6 +146,23 @@ mod tests {
     fn trailers_may_pass() {
         let left = stripped(&[("connection", "te"), ("te", "trailers"), ("trailer", "x-sum")]);
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn trailers_keep_what_means_the_same_there() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "grpc-status",
+            "transfer-encoding",
+            "x-forwarded-for",
+            "proxy-status",
+            "teapot",
+        ] {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        strip_trailers(&mut trailers);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["grpc-status", "teapot"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub(crate) mod body;
 pub(crate) mod counters;
 pub(crate) mod hygiene;
+pub(crate) mod limits;
+pub(crate) mod liveness;
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -14,16 +16,18 @@ use hyper_util::rt::TokioTimer;
 
 use crate::config::Http2Config;
 
-/// What one stream of a tunnel may have in flight: 1 MiB fills 20 MB/s at 50 ms. As much is kept in memory for a
-/// reader that stalls.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// What one stream of a tunnel may have in flight: 128 KiB fill 2.5 MB/s at 50 ms. As much is kept in memory for a
+/// reader that stalls, so a thousand of them cost 128 MiB.
+const STREAM_WINDOW: u32 = 128 << 10;
 /// What a tunnel may have in flight: a stream's window for each of the streams that it may carry by default, so that
 /// readers that stall never take the window of those that read (field-notes.md 3c).
-const CONNECTION_WINDOW: u32 = 1 << 30;
+const CONNECTION_WINDOW: u32 = 128 << 20;
 const _: () = assert!(CONNECTION_WINDOW >= STREAM_WINDOW * CLIENT_STREAMS_MAX);
+/// What is kept of one body for a receiver that stalls, on its way out of HTTP/2 or HTTP/1.
+pub(crate) const SEND_BYTES_MAX: usize = 64 << 10;
 /// What one request of an HTTP/2 client may have in flight, and all of them together: a client cannot make the egress
 /// keep more than this for services that stall.
-const CLIENT_STREAM_WINDOW: u32 = 256 << 10;
+const CLIENT_STREAM_WINDOW: u32 = 128 << 10;
 const CLIENT_CONNECTION_WINDOW: u32 = 16 << 20;
 /// Requests at once on one connection of a client; also the default of a tunnel.
 const CLIENT_STREAMS_MAX: u32 = 1024;
@@ -59,7 +63,7 @@ pub(crate) fn ended_by(error: &std::io::Error) -> CloseReason {
     }
 }
 
-/// The responder's end of a tunnel: the HTTP/2 client.
+/// The responder's end of a tunnel: the HTTP/2 client. Its PINGs are ours ([`liveness`]).
 pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2::Builder<LocalExec> {
     let mut builder = hyper::client::conn::http2::Builder::new(LocalExec);
     builder
@@ -68,11 +72,9 @@ pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2:
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(SEND_BYTES_MAX)
         .max_concurrent_reset_streams(RESETS_MAX)
-        .initial_max_send_streams(usize::try_from(config.max_streams).unwrap_or(usize::MAX))
-        .keep_alive_interval(config.ping_interval)
-        .keep_alive_timeout(config.ping_timeout)
-        .keep_alive_while_idle(true);
+        .initial_max_send_streams(usize::try_from(config.max_streams).unwrap_or(usize::MAX));
     builder
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(SEND_BYTES_MAX)
         .half_close(false);
     let mut http2 = builder.http2();
     http2
@@ -91,15 +94,14 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .auto_date_header(false)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(SEND_BYTES_MAX)
         .max_concurrent_streams(tunnel.map_or(CLIENT_STREAMS_MAX, |t| t.max_streams));
-    if let Some(tunnel) = tunnel {
+    if tunnel.is_some() {
         http2
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESETS_MAX)
-            .max_local_error_reset_streams(None)
-            .keep_alive_interval(tunnel.ping_interval)
-            .keep_alive_timeout(tunnel.ping_timeout);
+            .max_local_error_reset_streams(None);
     } else {
         http2
             .initial_stream_window_size(CLIENT_STREAM_WINDOW)

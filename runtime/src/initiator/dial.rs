@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Berth, Worker, tunnel};
 use crate::latch::Latch;
-use crate::net::{BACKSTOP, Network, Stream};
+use crate::net::{BACKSTOP, Network, Stream, UNSENT_MAX};
 
 /// The responder's word for a node id that another process has (409 Conflict).
 const TAKEN: u16 = 409;
@@ -78,6 +78,7 @@ async fn shake_hands<N: Network>(
     };
     let mut stream = worker.net.connect(host).await.map_err(|error| failure(&error))?;
     stream.give_up_after(BACKSTOP);
+    stream.limit_unsent(UNSENT_MAX);
     stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;
     let mut bytes = Vec::with_capacity(256);
     loop {

@@ -10,7 +10,6 @@ mod report;
 mod serve;
 mod services;
 mod tunnel;
-mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -28,6 +27,7 @@ use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
 use eddy_core::instance::{self, Instance};
 use eddy_core::rng::Rng;
 use eddy_core::router::Prefixes;
+use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::stats::Hop;
 use eddy_core::time::{Deadline, Instant};
 use eddy_core::timings::{Timing, Timings};
@@ -55,6 +55,8 @@ pub(crate) enum Message {
     Overview(Arc<Wanted>, oneshot::Sender<Overview>),
     /// Finish.
     Drain,
+    /// A tunnel to this host broke soon after its upgrade; sent to worker 0.
+    BrokeEarly(SocketAddr),
     /// Replace the tunnels that are meant; says how many those are.
     Renew(Selection, oneshot::Sender<usize>),
 }
@@ -187,6 +189,9 @@ struct Worker<N: Network> {
     /// What the process calls itself, so that its tunnels are told from those of another with its node id.
     nonce: u64,
     stale: mpsc::UnboundedSender<ClusterName>,
+    /// Worker 0, which gives advice for all workers.
+    first: Option<mpsc::UnboundedSender<Message>>,
+    shared_sockets: RefCell<SharedSocketWatch>,
     routes: Prefixes<serve::Route<N>>,
     http: Counters,
     timings: RefCell<Timings>,
@@ -211,10 +216,12 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
         nonce,
         records,
     } = seed;
+    let first = workers.first().cloned();
     if let Some(stale) = resolver {
         tokio::task::spawn_local(names::run(net.clone(), Arc::clone(&config), workers, stale));
     }
     let mut worker = Worker::new(net, id, config, clock, rng, nonce, stale);
+    worker.first = first;
     worker.http.recorder.tell(records);
     let worker = Rc::new(worker);
     loop {
@@ -284,6 +291,8 @@ impl<N: Network> Worker<N> {
             serial: Cell::default(),
             nonce,
             stale,
+            first: None,
+            shared_sockets: RefCell::default(),
             http: Counters::new(Hop::Service, clock, ids),
             timings: RefCell::new(Timings::of_these([Timing::Dial, Timing::Lifetime])),
             draining: Cell::default(),
@@ -329,6 +338,12 @@ impl<N: Network> Worker<N> {
             Message::Overview(wanted, answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.overview(&wanted));
+            }
+            Message::BrokeEarly(host) => {
+                if self.shared_sockets.borrow_mut().on_early_break(now, host) {
+                    tracing::warn!(%host, "tunnels break HTTP/2 soon after their first request; if the responder is Envoy 1.36 to \
+                        1.39, its reverse_tunnel filter needs auto_close_connections: true");
+                }
             }
             Message::Renew(selection, answer) => {
                 // Who asked may have gone.
@@ -448,7 +463,7 @@ impl<N: Network> Worker<N> {
     fn tell_failure(&self, (lane, _): Berth, host: SocketAddr, cluster: &ClusterName, why: &DialFailure) {
         let lanes = self.lanes.borrow();
         let node = lanes.get(lane).map(|lane| lane.address.identity.node.as_str());
-        tracing::info!(%host, %cluster, node, reason = why.reason(), "dial failed");
+        tracing::info!(%host, cluster = cluster.as_str(), node, reason = why.reason(), "dial failed");
     }
 
     /// Counts a failed dial, and has the names looked up again: the host may have moved.
@@ -457,6 +472,14 @@ impl<N: Network> Worker<N> {
         *self.failed.borrow_mut().entry(key).or_default() += 1;
         // Worker 0 may have ended first.
         let _ = self.stale.send(cluster);
+    }
+
+    /// Reports that a tunnel broke soon after its upgrade.
+    fn on_early_break(&self, host: SocketAddr) {
+        if let Some(first) = &self.first {
+            // Worker 0 may have ended first.
+            let _ = first.send(Message::BrokeEarly(host));
+        }
     }
 
     /// Lets a dialer know what a task saw, and the worker's loop look at what follows.

@@ -149,8 +149,16 @@ fn say_how_many(config: &InitiatorConfig, cluster: &ClusterName, hosts: &[Socket
         };
         let (count, hosts) = (tunnel.address.count, hosts.len());
         let total = u64::from(count) * u64::from(workers) * hosts as u64;
-        let node = &tunnel.address.identity.node;
-        tracing::info!(%cluster, %node, hosts, count, per_worker = tunnel.per_worker, total, "keeping tunnels");
+        let node = tunnel.address.identity.node.as_str();
+        tracing::info!(
+            cluster = cluster.as_str(),
+            node,
+            hosts,
+            count,
+            per_worker = tunnel.per_worker,
+            total,
+            "keeping tunnels"
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::router::{Prefixes, Refusal};
+use eddy_core::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
@@ -20,12 +21,14 @@ use crate::config::{InitiatorConfig, Protocol};
 use crate::http::body::{Answer, Follow, Question, is_bodiless};
 use crate::http::counters::{Counters, Running};
 use crate::http::hygiene;
+use crate::http::limits::{Late, Limits, Upload};
 use crate::net::Network;
 
 /// Where a prefix leads.
 pub(super) struct Route<N: Network> {
     services: Rc<Services<N>>,
     timeout: Duration,
+    body_idle_timeout: Duration,
 }
 
 /// The routes of one worker, each with the connections of its cluster.
@@ -45,6 +48,7 @@ pub(super) fn routes<N: Network>(net: &N, config: &InitiatorConfig, clock: Clock
             Route {
                 services,
                 timeout: route.timeout,
+                body_idle_timeout: route.body_idle_timeout,
             },
         ))
     }))
@@ -130,8 +134,8 @@ pub(super) async fn serve<N: Network>(
     }
     let method = request.method().clone();
     let count = running.record().map(|record| &record.request_bytes);
-    let request = request.map(|body| Question::of(body, count));
-    let answered = forward(&worker, request).await;
+    let (request, upload) = Question::of(request, worker.clock, count);
+    let answered = forward(&worker, request, upload.as_deref(), running.began()).await;
     let took = worker.clock.now() - running.began();
     match answered {
         Ok((mut response, back)) => {
@@ -167,17 +171,22 @@ pub(super) async fn serve<N: Network>(
 async fn forward<N: Network>(
     worker: &Worker<N>,
     mut request: Request<Question>,
+    upload: Option<&Upload>,
+    began: Instant,
 ) -> Result<(Response<Incoming>, Option<Return>), Refusal> {
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     prepare(&mut request, route.services.protocol())?;
-    let send = route.services.send(request);
-    let sent = if route.timeout.is_zero() {
-        send.await
-    } else {
-        tokio::time::timeout(route.timeout, send)
-            .await
-            .map_err(|_| Refusal::ServiceTimeout)?
+    let limits = Limits {
+        clock: worker.clock,
+        began,
+        response: Some(route.timeout).filter(|t| !t.is_zero()),
+        body_idle: Some(route.body_idle_timeout).filter(|t| !t.is_zero()),
     };
+    let sent = limits.bound(upload, route.services.send(request)).await;
+    let sent = sent.map_err(|late| match late {
+        Late::Sender => Refusal::BodyIdle,
+        Late::Receiver => Refusal::ServiceTimeout,
+    })?;
     sent.map_err(|error| {
         tracing::debug!(%error, "the service gave no answer");
         blame(&error)

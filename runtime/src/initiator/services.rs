@@ -17,8 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
-use crate::http::LocalExec;
 use crate::http::body::Question;
+use crate::http::{LocalExec, SEND_BYTES_MAX};
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
@@ -185,7 +185,10 @@ impl<N: Network> Services<N> {
 
     async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
         let stream = self.connect(&host.at).await?;
-        let shaken = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let shaken = http1::Builder::new()
+            .max_buf_size(SEND_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (mut sender, connection) = shaken.map_err(io::Error::other)?;
         // Its end shows at the sender.
         tokio::task::spawn_local(async move { drop(connection.await) });

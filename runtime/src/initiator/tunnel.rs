@@ -12,6 +12,7 @@ use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
 use hyper::service::service_fn;
@@ -19,13 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::serve::Carrier;
-use super::watched::Watched;
 use super::{Berth, Up, Worker, serve};
 use crate::http::counters::increase;
+use crate::http::liveness;
 use crate::latch::Latch;
-use crate::net::Network;
-use crate::net::counted::Counted;
-use crate::net::prefixed::Prefixed;
+use crate::net::tunnel_io::TunnelIo;
+use crate::net::{Meter, Network, Stream};
 use crate::report::Phase;
 
 /// Keeps a tunnel until it is gone; says why it went.
@@ -50,9 +50,14 @@ pub(super) async fn run<N: Network>(
     let why = match idle(worker, host, stream, &leftover, &drain).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
-        Idle::Data(stream) => {
+        Idle::Data(head, stream) => {
             entry.change(Phase::Active);
-            Box::pin(active(worker, berth, &entry, stream, drain)).await
+            let upgraded = worker.clock.now();
+            let why = Box::pin(active(worker, berth, &entry, head, stream, drain)).await;
+            if SharedSocketWatch::is_early_break(worker.clock.now(), upgraded, why) {
+                worker.on_early_break(host);
+            }
+            why
         }
     };
     entry.why.set(why);
@@ -77,8 +82,8 @@ impl<N: Network> Entry<N> {
         host: SocketAddr,
     ) -> Self {
         let opened = worker.clock.now();
-        tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-            %host, worker = %worker.id, "tunnel up");
+        tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+            tenant = identity.tenant.as_str(), %host, worker = %worker.id, "tunnel up");
         increase(&worker.opened);
         let carrier = Rc::new(Carrier {
             tunnel,
@@ -126,7 +131,8 @@ impl<N: Network> Drop for Entry<N> {
             cluster,
             tenant,
         } = &*up.identity;
-        tracing::info!(tunnel = %self.tunnel, %node, %cluster, %tenant, host = %up.host, reason = why.label(), "tunnel down");
+        tracing::info!(tunnel = %self.tunnel, node = node.as_str(), cluster = cluster.as_str(), tenant = tenant.as_str(),
+            host = %up.host, reason = why.label(), "tunnel down");
         let lived = now - self.opened;
         self.worker.time(Timing::Lifetime, self.opened);
         self.worker.closed.borrow_mut().push(Closed {
@@ -142,9 +148,12 @@ impl<N: Network> Drop for Entry<N> {
 /// How the idle phase ended.
 enum Idle<S> {
     Closed(CloseReason),
-    /// The responder sent something that is no ping: HTTP begins.
-    Data(Prefixed<S>),
+    /// The responder sent something that is no ping: HTTP begins, with these bytes.
+    Data(Bytes, S),
 }
+
+/// How many bytes decide between the versions of HTTP: the length of the HTTP/2 preface (RFC 9113, section 3.4).
+const PREFACE_BYTES: u64 = 24;
 
 async fn idle<N: Network>(
     worker: &Worker<N>,
@@ -162,6 +171,7 @@ async fn idle<N: Network>(
     let policy = known.map_or(policy, |gap| policy.knowing(gap));
     let mut echoer = Echoer::new(worker.clock.now(), policy);
     echoer.on_bytes(worker.clock.now(), leftover);
+    let meter = stream.meter();
     let mut bytes = [0; 512];
     loop {
         while let Some(action) = echoer.poll_action() {
@@ -177,7 +187,7 @@ async fn idle<N: Network>(
                         return Idle::Closed(CloseReason::PeerReset);
                     }
                 }
-                EchoAction::HandOff(data) => return Idle::Data(Prefixed::new(Bytes::from(data), stream)),
+                EchoAction::HandOff(data) => return Idle::Data(Bytes::from(data), stream),
                 EchoAction::Silent => {
                     // Who is there now may take longer from ping to ping than who was.
                     worker.ping_gaps.borrow_mut().remove(&host);
@@ -193,7 +203,9 @@ async fn idle<N: Network>(
                 Err(_) => return Idle::Closed(CloseReason::PeerReset),
             },
             () = drain.wait() => return Idle::Closed(CloseReason::Drained),
-            () = worker.clock.until(echoer.poll_timeout()) => echoer.handle_timeout(worker.clock.now()),
+            () = worker.clock.until(echoer.poll_timeout()) => {
+                echoer.handle_timeout(worker.clock.now(), || meter.unacknowledged());
+            }
         }
     }
 }
@@ -202,46 +214,51 @@ async fn active<N: Network>(
     worker: &Rc<Worker<N>>,
     berth: Berth,
     entry: &Entry<N>,
-    stream: Prefixed<N::Stream>,
+    head: Bytes,
+    stream: N::Stream,
     drain: Latch,
 ) -> CloseReason {
     let service = service_fn(|request| {
         let (worker, carrier) = (Rc::clone(worker), Rc::clone(&entry.carrier));
         async move { Ok::<_, Infallible>(serve::serve(worker, carrier, request).await) }
     });
-    let goaway = Latch::default();
-    let (stream, heard) = Counted::new(Watched::new(stream, goaway.clone()));
+    let config = &worker.config.liveness;
+    let (stream, control) = TunnelIo::of_server(stream, head, worker.clock);
     let silent = async {
-        tokio::time::sleep(worker.config.liveness.first_ping).await;
-        if heard.enough() {
+        tokio::time::sleep(config.first_ping).await;
+        if control.received_bytes() >= PREFACE_BYTES {
             std::future::pending().await
         }
     };
-    let server = crate::http::server(Some(&worker.config.liveness.http2));
+    let dead = async {
+        control.settings().await;
+        liveness::until_dead(worker.clock, &config.http2, &control).await;
+    };
+    let server = crate::http::server(Some(&config.http2));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let mut silent = pin!(silent);
-    let mut told = false;
+    let (mut silent, mut dead) = (pin!(silent), pin!(dead));
+    let (mut told, mut draining) = (false, false);
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
                 let well = if told { CloseReason::GoAway } else { CloseReason::PeerClosed };
-                return why(ended, well);
+                return if draining { CloseReason::Drained } else { why(ended, well) };
             }
             // HTTP/2's own PING begins with the whole preface; until then nothing else would notice.
             () = silent.as_mut() => return CloseReason::Silent,
+            () = dead.as_mut() => return CloseReason::HttpPing,
             // The responder drains: a replacement is dialed. Until the responder ends this tunnel it may need it.
-            () = goaway.wait(), if !told => {
+            () = control.goaway(), if !told => {
                 told = true;
                 entry.change(Phase::Draining);
                 worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
             }
-            () = drain.wait() => {
+            // Requests in flight end as they may; the dialer bounds how long.
+            () = drain.wait(), if !draining => {
+                draining = true;
                 entry.change(Phase::Draining);
                 connection.as_mut().graceful_shutdown();
-                // What runs ends as it may; the dialer bounds how long.
-                let _ = connection.await;
-                return CloseReason::Drained;
             }
         }
     }
@@ -254,12 +271,6 @@ fn why(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>, well: CloseR
 fn reason(error: &(dyn std::error::Error + 'static)) -> CloseReason {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_timeout)
-        {
-            return CloseReason::HttpPing;
-        }
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return crate::http::ended_by(io);
         }

@@ -3,13 +3,13 @@
 //! Everything above is generic over [`Network`]; the operating system's is [`os::OsNetwork`], a simulation
 //! brings its own. Monotonic time is not here: it is tokio's ([`crate::clock`]).
 
-pub mod cork;
 pub(crate) mod counted;
 mod lookup;
 pub mod os;
 mod outq;
 pub(crate) mod pass;
 pub mod prefixed;
+pub mod tunnel_io;
 
 use std::future::Future;
 use std::io;
@@ -22,10 +22,26 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// why, speak first.
 pub(crate) const BACKSTOP: Duration = Duration::from_secs(15);
 
+/// How many unsent bytes the kernel takes from a tunnel at most: what a PING waits for beside the bytes in flight, and a
+/// few segments, so that the link never idles (tcp(7), `TCP_NOTSENT_LOWAT`).
+pub(crate) const UNSENT_MAX: u32 = 16 << 10;
+
+/// What this end's kernel knows of a connection; it stays valid while another owner has the stream.
+pub trait Meter: 'static {
+    /// How many of the written bytes the peer's kernel has not acknowledged; `None` where that is unknown.
+    fn unacknowledged(&self) -> Option<u64>;
+}
+
 /// One connection.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether the peer has acknowledged every byte that was written; `None` where nobody can tell.
-    fn acknowledged(&self) -> Option<bool>;
+    /// See [`Stream::meter`].
+    type Meter: Meter;
+
+    /// The account of what is under way.
+    fn meter(&self) -> Self::Meter;
+
+    /// Has the kernel take no more than about so many bytes ahead of what it can send. No effect where that is unknown.
+    fn limit_unsent(&self, bytes: u32);
 
     /// Has the kernel end the connection when something that was sent stays unacknowledged for so long, as a backstop of
     /// the keepalives above. No effect where that is unknown.

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Listener, Network, Resolved, Sharing, Stream, lookup, outq};
+use super::{Listener, Meter, Network, Resolved, Sharing, Stream, lookup, outq};
 
 /// How many connections the kernel keeps for a listener that is busy.
 const BACKLOG: i32 = 4096;
@@ -34,10 +34,33 @@ impl OsStream {
     }
 }
 
+/// A connection by its addresses, as the kernel's socket diagnosis finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct OsMeter {
+    /// This end's address and the peer's, if the connection still had them.
+    ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Meter for OsMeter {
+    fn unacknowledged(&self) -> Option<u64> {
+        let (local, peer) = self.ends?;
+        outq::unacknowledged(local, peer).map(u64::from)
+    }
+}
+
 impl Stream for OsStream {
-    fn acknowledged(&self) -> Option<bool> {
-        let (local, peer) = (self.0.local_addr().ok()?, self.0.peer_addr().ok()?);
-        outq::unacknowledged(local, peer).map(|bytes| bytes == 0)
+    type Meter = OsMeter;
+
+    fn meter(&self) -> OsMeter {
+        OsMeter {
+            ends: self.0.local_addr().ok().zip(self.0.peer_addr().ok()),
+        }
+    }
+
+    fn limit_unsent(&self, bytes: u32) {
+        if let Err(error) = SockRef::from(&self.0).set_tcp_notsent_lowat(bytes) {
+            tracing::debug!(%error, "cannot limit the unsent bytes of a connection");
+        }
     }
 
     fn give_up_after(&self, limit: Duration) {

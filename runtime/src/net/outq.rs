@@ -1,9 +1,10 @@
 //! Asks the kernel how many bytes of a connection the peer has not acknowledged.
 //!
-//! `TCP_INFO` would tell, but no maintained crate reads it without `unsafe` here or a C toolchain; the
-//! kernel's socket diagnosis (`NETLINK_SOCK_DIAG`, what `ss` uses) answers the same by the connection's
-//! addresses: a hash lookup, some microseconds, needed once per accepted tunnel (wire.md 2.6).
+//! `TCP_INFO` holds it too, but no maintained crate reads that without `unsafe` here or a C toolchain. The kernel's socket
+//! diagnosis (`NETLINK_SOCK_DIAG`, which `ss` uses) returns it by the connection's addresses: a hash lookup, some
+//! microseconds. It is asked after each handshake (wire.md 2.6), and while a PING is unanswered.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,27 +21,60 @@ const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const NLMSGHDR_LEN: usize = 16;
 const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
+/// The sequence number in a `nlmsghdr`: behind length, type and flags.
+const SEQUENCE_AT: usize = 8;
 /// `inet_diag_msg`: four bytes, a 48-byte socket id, then expires, rqueue, wqueue.
 const WQUEUE_AT: usize = NLMSGHDR_LEN + 4 + 48 + 8;
+/// The kernel answers within the send; the limit is for sandboxes that swallow the question.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// Bytes written and not acknowledged; `None` if the kernel does not tell, for example in a sandbox
-/// without netlink.
-pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
-    let mut socket = Socket::new(
-        Domain::from(AF_NETLINK),
-        Type::DGRAM,
-        Some(Protocol::from(NETLINK_SOCK_DIAG)),
-    )
-    .ok()?;
-    // The kernel answers within the send; the limit is for sandboxes that swallow it.
-    socket.set_read_timeout(Some(Duration::from_millis(5))).ok()?;
-    socket.write_all(&request(local, peer)?).ok()?;
-    let mut answer = [0; 512];
-    let n = socket.read(&mut answer).ok()?;
-    parse(&answer[..n])
+/// A worker's door to the kernel's socket diagnosis.
+struct Diagnosis {
+    socket: Socket,
+    sequence: u32,
 }
 
-fn request(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
+thread_local! {
+    /// Opened at the first question of a worker.
+    static DIAGNOSIS: RefCell<Option<Diagnosis>> = const { RefCell::new(None) };
+}
+
+impl Diagnosis {
+    fn open() -> Option<Self> {
+        let (family, protocol) = (Domain::from(AF_NETLINK), Protocol::from(NETLINK_SOCK_DIAG));
+        let socket = Socket::new(family, Type::DGRAM, Some(protocol)).ok()?;
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
+        Some(Self { socket, sequence: 0 })
+    }
+
+    fn unacknowledged(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket
+            .write_all(&request(local, peer, self.sequence)?)
+            .ok()?;
+        let mut answer = [0; 512];
+        loop {
+            let n = self.socket.read(&mut answer).ok()?;
+            let answer = &answer[..n];
+            // The answer to an earlier question may have come too late for it.
+            if answer.get(SEQUENCE_AT..SEQUENCE_AT + 4)? == self.sequence.to_ne_bytes() {
+                return parse(answer);
+            }
+        }
+    }
+}
+
+/// Bytes written and not acknowledged; `None` if the kernel does not tell, for example in a sandbox without netlink.
+pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+    DIAGNOSIS.with_borrow_mut(|diagnosis| {
+        if diagnosis.is_none() {
+            *diagnosis = Diagnosis::open();
+        }
+        diagnosis.as_mut()?.unacknowledged(local, peer)
+    })
+}
+
+fn request(local: SocketAddr, peer: SocketAddr, sequence: u32) -> Option<Vec<u8>> {
     let (family, from, to) = match (local.ip(), peer.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let wide = |ip: std::net::Ipv4Addr| {
@@ -57,7 +91,8 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     bytes.extend(u32::try_from(REQUEST_LEN).ok()?.to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend(NLM_F_REQUEST.to_ne_bytes());
-    bytes.extend([0; 8]); // sequence, port id
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]); // port id
     bytes.extend([family, IPPROTO_TCP, 0, 0]);
     bytes.extend(u32::MAX.to_ne_bytes()); // any state
     bytes.extend(local.port().to_be_bytes());
@@ -84,7 +119,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn what_the_peer_s_kernel_has_is_acknowledged_and_what_it_cannot_take_is_not() {
+    fn bytes_in_the_kernel_of_the_peer_are_acknowledged() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut writer, peer) = listener.accept().unwrap();
@@ -104,8 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_connection_tells_nothing() {
+    fn an_unknown_connection_has_no_count() {
         let nobody = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(unacknowledged(nobody, nobody), None);
+        for _ in 0..3 {
+            assert_eq!(unacknowledged(nobody, nobody), None);
+        }
     }
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::refusals::Refused;
 use super::{Message, Newcomer, Worker, tunnel};
 use crate::api;
+use crate::limited_log::LimitedLog;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Listener, Network};
 
@@ -53,6 +54,12 @@ pub(super) const OUTCOMES: [&str; 14] = [
 
 /// Accepts until the worker drains.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener) {
+    let refusals = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::info!(suppressed, "more handshakes refused");
+    });
+    let failures = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::warn!(suppressed, "accepting tunnels failed more often");
+    });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -64,10 +71,10 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
         };
         match accepted {
             Ok((stream, peer)) => {
-                tokio::task::spawn_local(handshake(Rc::clone(&worker), stream, peer));
+                tokio::task::spawn_local(handshake(Rc::clone(&worker), stream, peer, refusals.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a tunnel");
+                failures.line(|| tracing::warn!(%error, "cannot accept a tunnel"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -89,7 +96,12 @@ impl Drop for Pending<'_> {
     }
 }
 
-async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, peer: SocketAddr) {
+async fn handshake<N: Network>(
+    worker: Rc<Worker<N>>,
+    mut stream: N::Stream,
+    peer: SocketAddr,
+    refusals: LimitedLog,
+) {
     let accepted = worker.clock.now();
     let pending = Pending::enter(&worker.pending_handshakes);
     let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
@@ -116,7 +128,7 @@ async fn handshake<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, pee
         Err(refusal) => {
             worker.count_handshake(refusal.counter());
             let node = refused.as_ref().map(|identity| identity.node.as_str());
-            tracing::info!(%peer, node, reason = refusal.label(), "handshake refused");
+            refusals.line(|| tracing::info!(%peer, node, reason = refusal.label(), "handshake refused"));
             // Who comes on top of too many is not waited for.
             let linger = if over { Duration::ZERO } else { LINGER };
             let answer = refusal.encode();

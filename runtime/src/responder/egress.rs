@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use super::{Worker, proxy};
 use crate::http::HEAD_TIMEOUT;
 use crate::latch::Present;
+use crate::limited_log::LimitedLog;
 use crate::net::counted::Counted;
 use crate::net::{Listener, Network};
 
@@ -21,6 +22,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until the door closes, and then those who have come already. They count as clients even before they are accepted:
 /// `_attending` is one.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener, _attending: Present) {
+    let failures = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::warn!(suppressed, "accepting clients failed more often");
+    });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -33,7 +37,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
                 tokio::task::spawn_local(client(Rc::clone(&worker), stream, peer, present));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
+                failures.line(|| tracing::warn!(%error, "cannot accept a client"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -41,9 +45,10 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
 }
 
 async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, _present: Present) {
+    let load = worker.client_loads.of(peer.ip());
     let service = service_fn(|request| {
-        let worker = Rc::clone(&worker);
-        async move { Ok::<_, Infallible>(proxy::proxy(worker, request, peer).await) }
+        let (worker, load) = (Rc::clone(&worker), load.clone());
+        async move { Ok::<_, Infallible>(proxy::proxy(worker, request, peer, load).await) }
     });
     let server = crate::http::server(None);
     let (stream, heard) = Counted::new(stream);

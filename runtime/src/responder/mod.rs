@@ -5,6 +5,8 @@
 //! other what opened, drains and closed through their mailboxes; a request looks only at its own worker's.
 
 mod accept;
+mod client_load;
+mod directory;
 mod egress;
 pub mod explain;
 mod leave;
@@ -28,12 +30,13 @@ use eddy_core::absences::Absences;
 use eddy_core::cache::Cache;
 use eddy_core::close::CloseReason;
 use eddy_core::departures::Departures;
-use eddy_core::duplicates::{Duplicates, Superseded};
+use eddy_core::digest::{Comparison, Digest, Standing};
+use eddy_core::duplicates::Duplicates;
 use eddy_core::handshake::Mode;
 use eddy_core::handshake::request::Demands;
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
 use eddy_core::instance::Instance;
-use eddy_core::registry::{Action, Fact, Registry};
+use eddy_core::registry::{Fact, Registry};
 use eddy_core::rng::Rng;
 use eddy_core::router::{KeyRules, Prefixes};
 use eddy_core::stats::Hop;
@@ -45,12 +48,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::body::Question;
-use crate::http::counters::{Counters, increase};
+use crate::http::counters::Counters;
 use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::report::{Ask, Asked, Report};
 
+use self::client_load::ClientLoads;
 use self::explain::Choice;
 pub use self::leave::Selection;
 use self::leave::Whom;
@@ -80,6 +84,12 @@ pub(crate) enum Message<N: Network> {
     Adopt { stream: N::Parcel, newcomer: Newcomer },
     /// Something happened to a tunnel of another worker; with what else there is to know of it, if it opened.
     Fact(Fact, Option<Introduction>),
+    /// What the sender's tunnels are, in short: is the receiver's copy the same?
+    Digest(WorkerId, Digest),
+    /// The sender's copy of the receiver's tunnels is wrong.
+    Resend(WorkerId),
+    /// All tunnels of the sender that may be chosen.
+    Snapshot(WorkerId, Vec<Listing>),
     /// A tunnel of another worker carries HTTP/2 from now on.
     Serving(TunnelId, Sender),
     /// A tunnel of another worker has missed a ping, or has given an echo since.
@@ -127,11 +137,19 @@ pub(crate) struct Introduction {
     heard: Instant,
 }
 
+/// A tunnel that may be chosen, as its owner sends it to another worker whose copy of the directory is wrong.
+pub(crate) struct Listing {
+    tunnel: TunnelId,
+    identity: Arc<Identity>,
+    standing: Standing,
+    introduction: Introduction,
+}
+
 /// A tunnel of this worker: where it comes from, and what its task is told.
 struct Guest {
     peer: SocketAddr,
     peer_tunnel: Option<String>,
-    instance: Option<Instance>,
+    introduction: Introduction,
     orders: Orders,
 }
 
@@ -161,11 +179,17 @@ struct Worker<N: Network> {
     departures: RefCell<Departures>,
     absences: RefCell<Absences>,
     waiting: WaitingRoom,
+    /// Requests that wait for a place on a tunnel.
+    places: WaitingRoom,
+    client_loads: ClientLoads,
     links: RefCell<BTreeMap<TunnelId, Link>>,
     /// The tunnels of this worker.
     guests: RefCell<BTreeMap<TunnelId, Guest>>,
     duplicates: RefCell<Duplicates>,
     duplicates_seen: Cell<u64>,
+    /// Of this worker's copy with the tunnels of each.
+    comparisons: RefCell<BTreeMap<WorkerId, Comparison>>,
+    directory_repaired: Cell<u64>,
     /// Those tunnels in the directory whose initiators dial elsewhere on a GOAWAY and serve on until they have.
     movers: RefCell<BTreeSet<TunnelId>>,
     /// A tunnel has left the directory.
@@ -268,6 +292,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
         biased;
         () = letters => {}
         () = drained => {}
+        () = worker.compare_copies() => {}
     }
     Ok(())
 }
@@ -310,14 +335,20 @@ impl<N: Network> Worker<N> {
             routes: Prefixes::new(config.egress.routes.iter().map(|r| (r.prefix.clone(), r.clone()))),
             rng: RefCell::new(rng.clone()),
             registry: RefCell::new(Registry::new(id, config.workers)),
-            cache: RefCell::new(Cache::new(id, config.tunnels.http2.max_streams, isolation)),
+            cache: RefCell::new(
+                Cache::new(id, config.tunnels.http2.max_streams, isolation).one_of(config.workers),
+            ),
             departures: RefCell::new(Departures::new(isolation)),
             absences: RefCell::default(),
             waiting: WaitingRoom::default(),
+            places: WaitingRoom::default(),
+            client_loads: ClientLoads::default(),
             links: RefCell::default(),
             guests: RefCell::default(),
             duplicates: RefCell::new(Duplicates::new(config.tunnels.duplicates)),
             duplicates_seen: Cell::default(),
+            comparisons: RefCell::default(),
+            directory_repaired: Cell::default(),
             movers: RefCell::default(),
             left: Notify::new(),
             tunnels: Crowd::default(),
@@ -354,6 +385,9 @@ impl<N: Network> Worker<N> {
                 self.registry.borrow_mut().on_fact(&fact);
                 self.note(&fact, introduction);
             }
+            Message::Digest(owner, digest) => self.compare_copy(owner, digest),
+            Message::Resend(to) => self.send_snapshot(to),
+            Message::Snapshot(owner, listings) => self.repair_copy(owner, listings),
             Message::Serving(tunnel, sender) => self.note_serving(tunnel, sender),
             Message::Missing(tunnel, missing) => self.cache.borrow_mut().on_missing(tunnel, missing),
             Message::Report(ask, answer) => {
@@ -399,166 +433,6 @@ impl<N: Network> Worker<N> {
                 self.tell_registry(|registry, now| registry.on_closed(now, tunnel, CloseReason::PeerReset));
             }
         }
-    }
-
-    /// Brings the directory in line with a fact.
-    fn note(&self, fact: &Fact, introduction: Option<Introduction>) {
-        match fact {
-            Fact::Opened {
-                tunnel,
-                identity,
-                owner,
-            } => {
-                if let Some(Introduction {
-                    claims,
-                    instance,
-                    heard,
-                }) = introduction
-                {
-                    self.links.borrow_mut().insert(*tunnel, Link::Parked(claims));
-                    self.cache.borrow_mut().insert(*tunnel, identity, *owner);
-                    if instance.is_some() {
-                        self.movers.borrow_mut().insert(*tunnel);
-                    }
-                    if self.tells_for_all()
-                        && let Some(away) = self.absences.borrow_mut().on_opened(self.clock.now(), identity)
-                    {
-                        self.timings.borrow_mut().record(Timing::Recovery, away);
-                    }
-                    self.compare(*tunnel, identity, instance, heard);
-                    self.waiting.on_arrived(identity);
-                }
-            }
-            // It still has its node id.
-            Fact::Leaving { tunnel } => self.cache.borrow_mut().on_leaving(*tunnel),
-            Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
-                self.duplicates.borrow_mut().on_closed(*tunnel);
-                self.forget(*tunnel);
-            }
-        }
-    }
-
-    /// Looks what a new tunnel means for others of its node.
-    fn compare(&self, tunnel: TunnelId, identity: &Identity, instance: Option<Instance>, heard: Instant) {
-        let opening = self
-            .duplicates
-            .borrow_mut()
-            .on_opened(tunnel, identity, instance, heard);
-        if opening.is_duplicate && self.tells_for_all() {
-            increase(&self.duplicates_seen);
-            tracing::warn!(%tunnel, node = %identity.node, tenant = %identity.tenant,
-                "another process has a tunnel under this node id");
-        }
-        for (old, why) in opening.superseded {
-            self.forget(old);
-            if let Some(guest) = self.guests.borrow().get(&old) {
-                match why {
-                    Superseded::GivenUp => guest.orders.given_up.set(),
-                    Superseded::Replaced => guest.orders.replaced.set(),
-                }
-            }
-        }
-    }
-
-    /// How many requests of this worker are on the tunnels of an identity.
-    fn requests_of(&self, identity: &Identity) -> u32 {
-        let orphans = self.orphans.borrow();
-        let orphans = orphans.values().filter(|(whose, _)| **whose == *identity);
-        let left: u32 = orphans.map(|(_, streams)| *streams).sum();
-        self.cache.borrow().requests(identity) + left
-    }
-
-    /// A request has ended whose tunnel may have left the directory.
-    fn release(&self, tunnel: TunnelId) {
-        self.cache.borrow_mut().release(tunnel);
-        let mut orphans = self.orphans.borrow_mut();
-        if let Some((_, streams)) = orphans.get_mut(&tunnel) {
-            *streams -= 1;
-            if *streams == 0 {
-                orphans.remove(&tunnel);
-            }
-        }
-    }
-
-    /// Stops choosing a tunnel.
-    fn forget(&self, tunnel: TunnelId) {
-        let mut cache = self.cache.borrow_mut();
-        if let Some(identity) = cache.identity(tunnel) {
-            self.departures.borrow_mut().on_gone(self.clock.now(), identity);
-            if self.tells_for_all() {
-                self.absences.borrow_mut().on_gone(self.clock.now(), identity);
-            }
-            let streams = cache.streams(tunnel);
-            if streams > 0 {
-                let orphans = (Arc::clone(identity), streams);
-                self.orphans.borrow_mut().insert(tunnel, orphans);
-            }
-        }
-        cache.remove(tunnel);
-        self.links.borrow_mut().remove(&tunnel);
-        self.movers.borrow_mut().remove(&tunnel);
-        self.left.notify_waiters();
-    }
-
-    /// Whether the initiator of a tunnel of this worker is an Eddy.
-    fn is_from_eddy(&self, tunnel: TunnelId) -> bool {
-        let guests = self.guests.borrow();
-        guests.get(&tunnel).is_some_and(|guest| guest.instance.is_some())
-    }
-
-    /// All workers hear of every tunnel: one of them counts what is to be counted once.
-    fn tells_for_all(&self) -> bool {
-        self.id == WorkerId(0)
-    }
-
-    /// Counts how long something took that began then.
-    fn time(&self, what: Timing, began: Instant) {
-        let took = self.clock.now() - began;
-        self.timings.borrow_mut().record(what, took);
-    }
-
-    /// Whether the process began so lately that its initiators may not be here yet.
-    fn is_young(&self) -> bool {
-        self.clock.now() - self.began < YOUNG_FOR
-    }
-
-    fn note_serving(&self, tunnel: TunnelId, sender: Sender) {
-        if let Some(link) = self.links.borrow_mut().get_mut(&tunnel) {
-            *link = Link::Serving(sender);
-        }
-    }
-
-    fn note_missing(&self, tunnel: TunnelId, missing: bool) {
-        self.cache.borrow_mut().on_missing(tunnel, missing);
-        self.tell_others(|| Message::Missing(tunnel, missing));
-    }
-
-    fn tell_others(&self, message: impl Fn() -> Message<N>) {
-        for other in self.others.iter().flatten() {
-            // A worker that is gone needs no news.
-            let _ = other.send(message());
-        }
-    }
-
-    /// Lets the registry know of something, and everyone else of what follows.
-    fn tell_registry(&self, tell: impl FnOnce(&mut Registry, Instant)) {
-        self.tell_registry_of(tell, None);
-    }
-
-    fn tell_registry_of(
-        &self,
-        tell: impl FnOnce(&mut Registry, Instant),
-        introduction: Option<&Introduction>,
-    ) {
-        tell(&mut self.registry.borrow_mut(), self.clock.now());
-        while let Some(Action::Publish(fact)) = self.next_action() {
-            self.note(&fact, introduction.cloned());
-            self.tell_others(|| Message::Fact(fact.clone(), introduction.cloned()));
-        }
-    }
-
-    fn next_action(&self) -> Option<Action> {
-        self.registry.borrow_mut().poll_action()
     }
 
     fn count_handshake(&self, outcome: &'static str) {

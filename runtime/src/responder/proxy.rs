@@ -1,10 +1,12 @@
 //! One request of a client: which tunnel takes it, and what comes back.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use eddy_core::cache::Attempt;
 use eddy_core::identity::TunnelId;
 use eddy_core::router::{Refusal, RouteKey};
 use eddy_core::time::{Deadline, Instant};
@@ -15,10 +17,12 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
+use super::client_load::{ClientLoad, InFlight};
 use super::{Claim, Link, Sender, Worker};
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::hygiene;
+use crate::http::limits::{Late, Limits};
 use crate::net::Network;
 
 /// A request's place on a tunnel; given back when dropped.
@@ -27,6 +31,7 @@ struct Lease<N: Network> {
     tunnel: TunnelId,
     /// An answer is owed.
     owed: bool,
+    _in_flight: InFlight,
 }
 
 impl<N: Network> Lease<N> {
@@ -81,6 +86,7 @@ pub(super) async fn proxy<N: Network>(
     worker: Rc<Worker<N>>,
     mut request: Request<Incoming>,
     client: SocketAddr,
+    load: ClientLoad,
 ) -> Response<Answer<Following<N>>> {
     let record = worker
         .http
@@ -90,7 +96,7 @@ pub(super) async fn proxy<N: Network>(
     let one_by_one = request.version() < Version::HTTP_2;
     let method = request.method().clone();
     let forwarded = match prepare(&worker, &mut request) {
-        Ok(demand) => forward(&worker, request, demand, &mut running).await,
+        Ok(demand) => forward(&worker, request, demand, load, &mut running).await,
         Err(why) => Err(why.into()),
     };
     match forwarded {
@@ -129,15 +135,12 @@ enum Failed {
 }
 
 impl Failed {
-    /// Whether it was the tunnel that failed, so that another one may do better.
-    const fn is_the_tunnel_s(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused(
-                Refusal::TunnelLost | Refusal::StreamRefused | Refusal::TunnelProtocol,
-                _
-            )
-        )
+    /// What was refused, if Eddy says so.
+    const fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(why, _) => Some(*why),
+            Self::ClientGone => None,
+        }
     }
 }
 
@@ -159,8 +162,10 @@ fn refusal<F>(why: Refusal, text: String) -> Response<Answer<F>> {
 /// What the route says of a request.
 #[derive(Clone, Copy)]
 struct Demand {
-    /// How long it may take.
+    /// How long the response may take, from the end of the request.
     timeout: Option<Duration>,
+    /// How long its body may rest.
+    body_idle: Option<Duration>,
     /// Whether it may be sent again when its tunnel dies.
     retry: bool,
 }
@@ -196,6 +201,7 @@ fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> R
     *request.version_mut() = Version::HTTP_2;
     Ok(Demand {
         timeout: Some(route.timeout).filter(|t| !t.is_zero()),
+        body_idle: Some(route.body_idle_timeout).filter(|t| !t.is_zero()),
         retry: route.retry,
     })
 }
@@ -204,45 +210,61 @@ async fn forward<N: Network>(
     worker: &Rc<Worker<N>>,
     request: Request<Incoming>,
     demand: Demand,
+    load: ClientLoad,
     running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let began = running.began();
     let count = running.record().map(|record| &record.request_bytes);
-    let request = request.map(|body| Question::of(body, count));
-    let attempt = send(worker, request, demand.retry, running);
-    let sent = match demand.timeout {
-        None => attempt.await,
-        Some(timeout) => {
-            let timed_out = |_| Err(Refusal::TunnelTimeout.into());
-            tokio::time::timeout(timeout, attempt)
-                .await
-                .unwrap_or_else(timed_out)
-        }
+    let (request, upload) = Question::of(request, worker.clock, count);
+    let limits = Limits {
+        clock: worker.clock,
+        began,
+        response: demand.timeout,
+        body_idle: demand.body_idle,
     };
-    let (mut response, lease) = sent?;
+    let waits = Cell::new(false);
+    let attempt = send(worker, request, demand.retry, load, &waits, running);
+    let sent = limits.bound(upload.as_deref(), attempt).await;
+    let (mut response, lease) = sent.unwrap_or_else(|late| {
+        let why = match late {
+            _ if waits.get() => Refusal::Overloaded,
+            Late::Sender => Refusal::BodyIdle,
+            Late::Receiver => Refusal::TunnelTimeout,
+        };
+        Err(why.into())
+    })?;
     hygiene::strip(response.headers_mut(), &[], None);
     hygiene::put_service_time(response.headers_mut(), worker.clock.now() - began);
     *response.version_mut() = Version::HTTP_11;
     Ok((response, lease))
 }
 
-/// How often a request is sent again when its tunnels die under it.
+/// How often a request is sent again when its tunnels die under it, or refuse it.
 const RETRIES_MAX: u32 = 3;
+/// How long a request that was refused waits before it is sent into the same tunnel again, doubled each time: the peer's
+/// limit of streams is on its way, or what kept it busy ends.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sends the request into a tunnel, and into another one as long as nothing of it has left, or nothing of it can do
-/// harm twice.
+/// harm twice. `waits` is set while it waits for a place. What fails is the request, or the tunnel's connection, whose owner is about to say so: this worker's copy
+/// of the directory stays as it is.
 async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Question>,
     retry: bool,
+    load: ClientLoad,
+    waits: &Cell<bool>,
     running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let mut patience = Patience {
         began: running.began(),
         until: None,
+        for_place: waits,
     };
+    // Tunnels whose connection has ended under this request, and those that have refused it.
+    let (mut lost, mut refused) = (Vec::new(), Vec::new());
     // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
-    let mut lost = None;
+    let mut failed = None;
     let mut retries = 0;
     if retry {
         request = keep(request).await?;
@@ -250,24 +272,33 @@ async fn send<N: Network>(
             retries = RETRIES_MAX;
         }
     }
-    // Ends: each turn sends the request, takes a tunnel out of the directory, or uses up patience.
+    // Ends: each turn sends the request, avoids one more tunnel, or uses up patience.
     loop {
-        let tunnel = match pick(worker, request.headers()) {
+        let tunnel = match pick(worker, request.headers(), &load, &lost, &refused) {
             Ok(tunnel) => tunnel,
-            Err(refused) => {
-                if patience.wait(worker, request.headers(), &refused).await {
+            Err(Failed::Refused(Refusal::NoTunnel, _)) if !refused.is_empty() => {
+                tokio::time::sleep(REFUSED_PAUSE * (1 << refused.len().min(6))).await;
+                refused.clear();
+                continue;
+            }
+            Err(why) => {
+                if patience
+                    .wait(worker, request.headers(), &why, !lost.is_empty())
+                    .await
+                {
                     continue;
                 }
-                return Err(lost.unwrap_or(refused));
+                return Err(failed.unwrap_or(why));
             }
         };
         let mut lease = Lease {
             worker: Rc::clone(worker),
             tunnel,
             owed: true,
+            _in_flight: load.begin(),
         };
         let Some(mut sender) = sender(worker, tunnel, retries == 0).await else {
-            worker.forget(tunnel);
+            lost.push(tunnel);
             continue;
         };
         if let Some(record) = running.record() {
@@ -276,32 +307,37 @@ async fn send<N: Network>(
             record.identity = worker.cache.borrow().identity(tunnel).map(Arc::clone);
         }
         let again = (retries > 0).then(|| copy_of(&request)).flatten();
-        match sender.try_send_request(request).await {
+        let error = match sender.try_send_request(request).await {
             Ok(response) => {
                 lease.answered();
                 return Ok((response, lease));
             }
-            Err(mut failed) => match (failed.take_message(), again) {
-                (Some(unsent), _) => {
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => {
                     request = unsent;
+                    lost.push(tunnel);
                     if let Some(record) = running.record() {
                         record.attempts -= 1;
                     }
+                    continue;
                 }
-                (None, again) => {
-                    let why = blame(&failed.into_error());
-                    match again.filter(|_| why.is_the_tunnel_s()) {
-                        Some(again) => request = again,
-                        None => return Err(why),
-                    }
-                    lost = Some(why);
-                    retries -= 1;
-                    increase(&worker.http.retried);
-                }
+                None => error.into_error(),
             },
+        };
+        let why = blame(&error);
+        match why.refusal() {
+            Some(Refusal::TunnelLost) => lost.push(tunnel),
+            Some(Refusal::StreamRefused) => refused.push(tunnel),
+            // The request itself has failed: on another tunnel it would again.
+            _ => return Err(why),
         }
-        // The tunnel is at its end; its owner is about to say so.
-        worker.forget(tunnel);
+        let Some(again) = again else {
+            return Err(why);
+        };
+        request = again;
+        failed = Some(why);
+        retries -= 1;
+        increase(&worker.http.retried);
     }
 }
 
@@ -343,21 +379,51 @@ fn copy_of(request: &Request<Question>) -> Option<Request<Question>> {
 }
 
 /// What is left of the time that a request waits for whom it asks for.
-struct Patience {
+struct Patience<'r> {
     /// When the request came.
     began: Instant,
     until: Option<Instant>,
+    /// It waits for a place on a tunnel.
+    for_place: &'r Cell<bool>,
 }
 
-impl Patience {
-    /// Waits for the return of somebody who was here moments ago; says whether it is worth looking again.
-    async fn wait<N: Network>(&mut self, worker: &Worker<N>, headers: &HeaderMap, refused: &Failed) -> bool {
-        let (now, egress) = (worker.clock.now(), &worker.config.egress);
+impl Patience<'_> {
+    /// Waits for the return of a node that was here moments ago, or for a place; returns whether it is worth looking again.
+    /// `lost` says that a tunnel has ended under the request, so that its node was here just now.
+    async fn wait<N: Network>(
+        &mut self,
+        worker: &Worker<N>,
+        headers: &HeaderMap,
+        refused: &Failed,
+        lost: bool,
+    ) -> bool {
         let Ok(key) = key(worker, headers) else {
             return false;
         };
-        let nobody = matches!(refused, Failed::Refused(Refusal::NoTunnel, _));
-        let expected = nobody && worker.is_young() || worker.departures.borrow().expects(now, &key);
+        match refused.refusal() {
+            Some(Refusal::Overloaded) => {
+                let Some(seat) = worker.places.enter(key.id, worker.config.egress.max_waiting) else {
+                    return false;
+                };
+                // The route's timeout bounds it.
+                self.for_place.set(true);
+                seat.arrival().await;
+                self.for_place.set(false);
+                true
+            }
+            Some(Refusal::NoTunnel) => self.wait_for_return(worker, &key, lost).await,
+            _ => false,
+        }
+    }
+
+    async fn wait_for_return<N: Network>(
+        &mut self,
+        worker: &Worker<N>,
+        key: &RouteKey<'_>,
+        lost: bool,
+    ) -> bool {
+        let (now, egress) = (worker.clock.now(), &worker.config.egress);
+        let expected = lost || worker.is_young() || worker.departures.borrow().expects(now, key);
         if worker.drain.is_set() || !expected {
             return false;
         }
@@ -409,11 +475,22 @@ fn key<'h, N: Network>(worker: &Worker<N>, headers: &'h HeaderMap) -> Result<Rou
     worker.key_rules.key(header, tenant)
 }
 
-fn pick<N: Network>(worker: &Worker<N>, headers: &HeaderMap) -> Result<TunnelId, Failed> {
+fn pick<N: Network>(
+    worker: &Worker<N>,
+    headers: &HeaderMap,
+    load: &ClientLoad,
+    lost: &[TunnelId],
+    refused: &[TunnelId],
+) -> Result<TunnelId, Failed> {
     let key = key(worker, headers)?;
+    let avoid = [lost, refused].concat();
+    let attempt = Attempt {
+        client_streams: load.in_flight(),
+        avoid: &avoid,
+    };
     let mut cache = worker.cache.borrow_mut();
     cache.see(worker.clock.now());
-    let picked = cache.pick(&key);
+    let picked = cache.pick_for(&key, attempt);
     picked.map_err(|why| {
         let text = if why == Refusal::NoTunnel {
             format!("no tunnel to {}", key.id)
@@ -443,7 +520,7 @@ fn blame(error: &hyper::Error) -> Failed {
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => Refusal::StreamRefused.into(),
+                Some(h2::Reason::REFUSED_STREAM) if h2.is_reset() => Refusal::StreamRefused.into(),
                 Some(_) if h2.is_reset() && h2.is_remote() => Refusal::StreamReset.into(),
                 // This end resets a stream before its answer for one reason: the body to send has failed.
                 Some(_) if h2.is_reset() && !h2.is_library() => Failed::ClientGone,

@@ -40,7 +40,7 @@ impl<N: Network> Worker<N> {
             peer_tunnel: guests.get(&id).and_then(|guest| guest.peer_tunnel.clone()),
             instance: guests
                 .get(&id)
-                .and_then(|guest| guest.instance)
+                .and_then(|guest| guest.introduction.instance)
                 .map(|i| i.to_string()),
             is_duplicate: duplicates.is_duplicate(id),
         });
@@ -128,6 +128,7 @@ impl<N: Network> Worker<N> {
             sheet.add(Name::Ping(what), cell.get());
         }
         sheet.add(Name::Duplicates, self.duplicates_seen.get());
+        sheet.add(Name::DirectoryRepaired, self.directory_repaired.get());
         sheet.add(Name::Opened, registry.opened_total());
         sheet.add(Name::Open, registry.tunnels().count() as u64);
         for why in CloseReason::ALL {

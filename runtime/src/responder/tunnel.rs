@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 use super::leave::PATIENCE;
 use super::{Claim, Guest, Introduction, Message, Newcomer, Sender, Worker};
 use crate::http::counters::increase;
+use crate::http::liveness;
 use crate::latch::Latch;
-use crate::net::cork::{Corked, Hand};
-use crate::net::{BACKSTOP, Network, Stream};
+use crate::net::tunnel_io::{TunnelControl, TunnelIo};
+use crate::net::{BACKSTOP, Meter, Network, Stream, UNSENT_MAX};
 
 /// How often to look whether the answer was acknowledged: soon at first, then rarely.
 const ACK_LOOK_FIRST: Duration = Duration::from_millis(1);
@@ -41,6 +42,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
         heard,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
+    stream.limit_unsent(UNSENT_MAX);
     let _present = worker.tunnels.enter();
     let answered = async {
         stream.write_all(worker.demands.accept()).await.ok()?;
@@ -62,22 +64,22 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
 
     let (claims, claimed) = mpsc::unbounded_channel();
     let orders = Orders::default();
-    let guest = Guest {
-        peer,
-        peer_tunnel: peer_tunnel.clone(),
-        instance,
-        orders: orders.clone(),
-    };
-    worker.guests.borrow_mut().insert(tunnel, guest);
     let introduction = Introduction {
         claims,
         instance,
         heard,
     };
+    let guest = Guest {
+        peer,
+        peer_tunnel: peer_tunnel.clone(),
+        introduction: introduction.clone(),
+        orders: orders.clone(),
+    };
+    worker.guests.borrow_mut().insert(tunnel, guest);
     worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
     drop(introduction);
-    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-        %peer, peer_tunnel, worker = %worker.id, "tunnel up");
+    tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+        tenant = identity.tenant.as_str(), %peer, peer_tunnel, worker = %worker.id, "tunnel up");
     let opened = worker.clock.now();
     if worker.drain.is_set() {
         // It came in at the last moment.
@@ -92,17 +94,18 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
     worker.guests.borrow_mut().remove(&tunnel);
     worker.time(Timing::Lifetime, opened);
-    tracing::info!(%tunnel, node = %identity.node, cluster = %identity.cluster, tenant = %identity.tenant,
-        %peer, peer_tunnel, reason = why.label(), "tunnel down");
+    tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
+        tenant = identity.tenant.as_str(), %peer, peer_tunnel, reason = why.label(), "tunnel down");
 }
 
 /// Waits until nothing that is sent can reach the initiator glued to the answer (wire.md 2.6).
 async fn settle<N: Network>(worker: &Worker<N>, stream: &N::Stream) {
     let mut look = ACK_LOOK_FIRST;
+    let meter = stream.meter();
     loop {
-        match stream.acknowledged() {
-            Some(true) => break,
-            Some(false) => tokio::time::sleep(look).await,
+        match meter.unacknowledged() {
+            Some(0) => break,
+            Some(_) => tokio::time::sleep(look).await,
             None => {
                 tokio::time::sleep(ACK_UNKNOWN).await;
                 break;
@@ -160,6 +163,7 @@ async fn idle<N: Network>(
         misses: tunnels.ping_misses,
     };
     let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
+    let meter = stream.meter();
     let mut first = Vec::new();
     let mut leaving = false;
     let mut missing = false;
@@ -209,7 +213,9 @@ async fn idle<N: Network>(
                 leaving = true;
                 pinger.hand_off(worker.clock.now());
             }
-            () = worker.clock.until(pinger.poll_timeout()) => pinger.handle_timeout(worker.clock.now()),
+            () = worker.clock.until(pinger.poll_timeout()) => {
+                pinger.handle_timeout(worker.clock.now(), || meter.unacknowledged());
+            }
         }
     }
 }
@@ -222,65 +228,98 @@ async fn active<N: Network>(
     waiting: Waiting,
     orders: &Orders,
 ) -> CloseReason {
-    let (stream, mut hand) = Corked::new(stream);
-    let client = crate::http::tunnel_client(&worker.config.tunnels.http2);
+    let (stream, control) = TunnelIo::of_client(stream, worker.clock);
+    let http2 = &worker.config.tunnels.http2;
+    let client = crate::http::tunnel_client(http2);
     let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
         return CloseReason::HttpError;
     };
     worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
     let mut connection = Box::pin(connection);
-    let ended = tokio::select! {
+    let mut dead = Box::pin(liveness::until_dead(worker.clock, http2, &control));
+    let (ended, why) = tokio::select! {
         biased;
-        ended = &mut connection => Some(ended),
+        ended = &mut connection => (true, match ended {
+            Ok(()) => CloseReason::PeerClosed,
+            Err(error) => {
+                tracing::debug!(%tunnel, ?error, "the connection broke");
+                reason(&error)
+            }
+        }),
         () = worker.stop.wait() => return CloseReason::Shutdown,
         () = orders.given_up.wait() => {
-            hand.cut();
+            control.cut();
             return CloseReason::Superseded;
         }
-        () = orders.replaced.wait() => None,
-        () = answer_claims(worker, tunnel, &sender, &hand, waiting) => None,
-        () = take_leave(worker, tunnel, &hand, &orders.leave) => None,
-    };
-    let over = ended.is_some();
-    let why = match &ended {
-        None if orders.replaced.is_set() => CloseReason::Superseded,
-        None => CloseReason::Drained,
-        Some(Ok(())) => CloseReason::PeerClosed,
-        Some(Err(error)) => {
-            tracing::debug!(%tunnel, ?error, "the connection broke");
-            reason(error)
+        () = &mut dead => {
+            control.cut();
+            return CloseReason::HttpPing;
         }
+        () = orders.replaced.wait() => (false, CloseReason::Superseded),
+        () = control.goaway() => (false, CloseReason::GoAway),
+        () = follow_limits(worker, tunnel, &control) => (false, CloseReason::Drained),
+        () = answer_claims(worker, tunnel, &sender, &control, waiting) => (false, CloseReason::Drained),
+        () = take_leave(worker, tunnel, &control, &orders.leave) => (false, CloseReason::Drained),
     };
-    // Whoever asks now must look for another tunnel.
+    let why = if control.is_goaway() {
+        CloseReason::GoAway
+    } else {
+        why
+    };
+    // Requests that come now must look for another tunnel.
     drop(sender);
     worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
-    // Somebody said goodbye: requests that run may still end well, and the socket goes with the last.
+    // Requests in flight may still end well, and the socket goes with the last one. The end that drains decides how long
+    // that may take.
+    let peer_decides = why == CloseReason::GoAway;
     let rest = async {
-        if !over {
+        if !ended {
             let _ = (&mut connection).await;
         }
         // It keeps the socket.
         drop(connection);
-        hand.gone().await;
+        control.gone().await;
+    };
+    let patience = async {
+        if peer_decides {
+            std::future::pending().await
+        }
+        tokio::time::sleep(worker.config.drain_timeout).await;
     };
     tokio::select! {
         biased;
         () = rest => {}
         () = worker.stop.wait() => {}
         () = orders.given_up.wait() => {}
-        () = tokio::time::sleep(worker.config.drain_timeout) => {}
+        () = &mut dead => {}
+        () = patience => {}
     }
-    hand.cut();
+    control.cut();
     why
 }
 
-/// Gives the sender to who asks for it, without end. From the initiator's first word on every worker sends straight into
-/// the tunnel; before that, only requests do that can do no harm twice, as the initiator may be about to leave.
+/// Follows how many streams the peer allows, without end.
+async fn follow_limits<N: Network>(
+    worker: &Worker<N>,
+    tunnel: TunnelId,
+    control: &TunnelControl<<N::Stream as Stream>::Meter>,
+) {
+    let mut known = None;
+    loop {
+        let limit = control.max_streams(known).await;
+        known = Some(limit);
+        worker.tell_registry(|registry, _| registry.on_max_streams(tunnel, limit));
+    }
+}
+
+/// Gives the sender to who asks for it, without end. The first request goes with the preface. Others wait for the peer's
+/// SETTINGS, which say how many streams it allows at once; so do requests that must not be lost on a tunnel that its
+/// initiator is about to leave. From then on every worker sends straight into the tunnel.
 async fn answer_claims<N: Network>(
     worker: &Worker<N>,
     tunnel: TunnelId,
     sender: &Sender,
-    hand: &Hand,
+    control: &TunnelControl<<N::Stream as Stream>::Meter>,
     waiting: Waiting,
 ) {
     let Waiting { first, mut more } = waiting;
@@ -288,16 +327,24 @@ async fn answer_claims<N: Network>(
         // A request that waited may have been given up.
         let _ = claim.answer.send(sender.clone());
     };
-    let (mut careful, bold): (Vec<_>, Vec<_>) = first.into_iter().partition(|claim| claim.careful);
-    bold.into_iter().for_each(give);
+    let (mut later, mut opened) = (Vec::new(), false);
+    let mut take = |claim: Claim| {
+        if opened || claim.careful {
+            later.push(claim);
+        } else {
+            opened = true;
+            give(claim);
+        }
+    };
+    first.into_iter().for_each(&mut take);
     loop {
         tokio::select! {
             biased;
-            () = hand.heard() => break,
-            Some(claim) = more.recv() => if claim.careful { careful.push(claim) } else { give(claim) },
+            () = control.settings() => break,
+            Some(claim) = more.recv() => take(claim),
         }
     }
-    careful.into_iter().for_each(give);
+    later.into_iter().for_each(give);
     worker.note_serving(tunnel, sender.clone());
     worker.tell_others(|| Message::Serving(tunnel, sender.clone()));
     while let Some(claim) = more.recv().await {
@@ -310,12 +357,17 @@ async fn answer_claims<N: Network>(
 ///
 /// An initiator that is no Eddy may read nothing any more once it has read the goodbye (Envoy 1.40 swallows all frames, without
 /// a word): it is told at the end of the tunnel, when the HTTP/2 library says so itself.
-async fn take_leave<N: Network>(worker: &Worker<N>, tunnel: TunnelId, hand: &Hand, leave: &Latch) {
+async fn take_leave<N: Network>(
+    worker: &Worker<N>,
+    tunnel: TunnelId,
+    control: &TunnelControl<<N::Stream as Stream>::Meter>,
+    leave: &Latch,
+) {
     leave.wait().await;
     if !worker.is_from_eddy(tunnel) {
         return;
     }
-    hand.say_goodbye();
+    control.send_goaway();
     tokio::time::sleep(PATIENCE).await;
     if worker.drain.is_set() {
         std::future::pending().await
@@ -323,9 +375,6 @@ async fn take_leave<N: Network>(worker: &Worker<N>, tunnel: TunnelId, hand: &Han
 }
 
 fn reason(error: &hyper::Error) -> CloseReason {
-    if error.is_timeout() {
-        return CloseReason::HttpPing;
-    }
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {

@@ -41,15 +41,24 @@ impl WaitingRoom {
         })
     }
 
-    /// A tunnel has come.
+    /// A tunnel has come: all that wait for its node or cluster are woken.
     pub(super) fn on_arrived(&self, identity: &Identity) {
+        self.wake(identity, Notify::notify_waiters);
+    }
+
+    /// A place on a tunnel is free: the first that waits for its node is woken, and the first for its cluster.
+    pub(super) fn on_place(&self, identity: &Identity) {
+        self.wake(identity, Notify::notify_one);
+    }
+
+    fn wake(&self, identity: &Identity, wake: impl Fn(&Notify)) {
         let by_id = self.by_id.borrow();
         if by_id.is_empty() {
             return;
         }
         for id in [identity.node.as_str(), identity.cluster.as_str()] {
             if let Some(arrived) = by_id.get(id) {
-                arrived.notify_waiters();
+                wake(arrived);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What the kernel of one end knows of a connection, and what it can be told.
 
+use eddy_runtime::net::Meter;
+
 use super::stream::SimStream;
 use super::{ConnectionId, Fabric, Side};
 
@@ -11,9 +13,9 @@ pub struct SimMeter {
     side: Side,
 }
 
-impl SimMeter {
-    /// How many of the written bytes the kernel of the peer has not acknowledged; `None` once the connection is gone.
-    pub fn unacknowledged(&self) -> Option<u64> {
+impl Meter for SimMeter {
+    /// `None` once the connection is gone.
+    fn unacknowledged(&self) -> Option<u64> {
         self.fabric.unacknowledged(self.id, self.side)
     }
 }

@@ -15,6 +15,7 @@ use turmoil::net::TcpStream;
 
 use super::conditions::{CUT_UNTIL, Conditions, RETRANSMISSION, SEGMENT};
 use super::connection::{Connection, End, Side};
+use super::meter::SimMeter;
 use super::traffic::Readable;
 use super::{ConnectionId, Fabric, NetEvent, now};
 
@@ -262,9 +263,14 @@ fn wait_until(at: Duration) -> Pin<Box<Sleep>> {
 }
 
 impl Stream for SimStream {
-    fn acknowledged(&self) -> Option<bool> {
-        let unacknowledged = self.account_of_kernel().unacknowledged()?;
-        Some(unacknowledged == 0)
+    type Meter = SimMeter;
+
+    fn meter(&self) -> SimMeter {
+        self.account_of_kernel()
+    }
+
+    fn limit_unsent(&self, bytes: u32) {
+        self.limit_unsent_to(bytes);
     }
 
     /// The backstop is not modelled: it must never be what notices.

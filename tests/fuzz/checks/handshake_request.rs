@@ -25,6 +25,9 @@ pub(crate) fn check(data: &[u8]) {
         Ok(Some(Parsed { value, consumed })) => {
             assert!(*consumed <= bytes.len());
             if let Verdict::Tunnel(announcement) = value {
+                for id in ids(announcement) {
+                    one_line(id);
+                }
                 assert_eq!(*consumed, bytes.len(), "nothing may follow a request");
                 assert_heard_again(&demands, announcement);
             }
@@ -49,6 +52,15 @@ fn demands(data: &[u8]) -> Option<(Demands, &[u8])> {
             .flatten(),
     };
     Some((demands, bytes))
+}
+
+fn ids(announcement: &Announcement) -> [&str; 3] {
+    let identity = &announcement.identity;
+    [
+        identity.node.as_str(),
+        identity.cluster.as_str(),
+        identity.tenant.as_str(),
+    ]
 }
 
 /// However the bytes are cut: what was decided early is what is decided late, but for bytes behind a request.

@@ -9,6 +9,7 @@ pub(crate) fn check(data: &[u8]) {
     match TunnelAddress::parse(text) {
         Ok(address) => {
             let spelt = address.to_string();
+            one_line(&spelt);
             assert_eq!(TunnelAddress::parse(&spelt), Ok(address), "spelt {spelt:?}");
         }
         Err(error) => {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use eddy_core::goaway::GoAwayWatch;
+use eddy_core::frame_watch::{FrameWatch, Seen, Sender};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, PingAction, PingPolicy, Pinger, SilencePolicy};
 use eddy_core::rng::Rng;
 use eddy_core::time::{Deadline, Instant};
@@ -28,11 +28,11 @@ pub(crate) fn check(mut data: &[u8]) {
             0x80..0xC0 => {
                 let until = now + TICK * u32::from(step - 0x80);
                 while let Some(at) = responder.due(until) {
-                    responder.pinger.handle_timeout(at);
+                    responder.pinger.handle_timeout(at, || None);
                     responder.perform(at);
                 }
                 while let Some(at) = initiator.due(until) {
-                    initiator.echoer.handle_timeout(at);
+                    initiator.echoer.handle_timeout(at, || None);
                     initiator.perform(at);
                 }
                 now = until;
@@ -93,6 +93,12 @@ impl Responder {
     }
 }
 
+fn sees_goaway(watch: &mut FrameWatch, bytes: &[u8]) -> bool {
+    let mut seen = false;
+    watch.on_bytes(&mut bytes.to_vec(), |what| seen |= what == Seen::GoAway);
+    seen
+}
+
 struct Initiator {
     echoer: Echoer,
     heard: Vec<u8>,
@@ -101,7 +107,7 @@ struct Initiator {
     silent: bool,
     /// True as soon as a GOAWAY was seen in what was delivered, read by read.
     goaway: bool,
-    watch: GoAwayWatch,
+    watch: FrameWatch,
     last_read: usize,
 }
 
@@ -114,7 +120,7 @@ impl Initiator {
             delivered: None,
             silent: false,
             goaway: false,
-            watch: GoAwayWatch::default(),
+            watch: FrameWatch::new(Sender::Client),
             last_read: 0,
         }
     }
@@ -131,7 +137,7 @@ impl Initiator {
         if let Some(data) = &mut self.delivered {
             // From here on the bytes are HTTP's, and do not pass the echoer.
             data.extend(read);
-            self.goaway |= self.watch.on_bytes(&mut read.to_vec());
+            self.goaway |= sees_goaway(&mut self.watch, read);
             return;
         }
         self.last_read = read.len();
@@ -147,7 +153,7 @@ impl Initiator {
             match action {
                 EchoAction::Echo => self.echoes += 1,
                 EchoAction::HandOff(bytes) => {
-                    self.goaway |= self.watch.on_bytes(&mut bytes.clone());
+                    self.goaway |= sees_goaway(&mut self.watch, &bytes);
                     self.delivered = Some(bytes);
                 }
                 EchoAction::Silent => self.silent = true,
@@ -174,7 +180,10 @@ impl Initiator {
             // Those in front of data in one read are not echoed.
             let in_one_read = self.last_read / PING.len() + 1;
             assert!((pings.saturating_sub(in_one_read)..=pings).contains(&self.echoes));
-            assert_eq!(self.goaway, GoAwayWatch::default().on_bytes(&mut data.to_vec()));
+            assert_eq!(
+                self.goaway,
+                sees_goaway(&mut FrameWatch::new(Sender::Client), data)
+            );
         } else {
             assert_eq!(self.echoes, pings);
         }

@@ -397,6 +397,15 @@ fn an_id_that_is_none_is_refused_and_not_welcomed() {
         found: '\u{85}',
     };
     refuses(&demands, &ids("n\u{85}", "c", "t"), bad(IdKind::Node, control));
+    let formatting = IdError::Formatting {
+        at: 1,
+        found: '\u{202E}',
+    };
+    refuses(
+        &demands,
+        &ids("n", "c\u{202E}", "t"),
+        bad(IdKind::Cluster, formatting),
+    );
     let mut bytes = ids("n?", "c", "t").into_bytes();
     let at = bytes.iter().rposition(|byte| *byte == b'?').unwrap();
     bytes[at] = 0xff;

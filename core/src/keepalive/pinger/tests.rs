@@ -22,7 +22,7 @@ impl Script {
     /// Lets the next timer fire; says when.
     fn fire(&mut self) -> Instant {
         let deadline = self.0.poll_timeout().expect("a timer");
-        self.0.handle_timeout(deadline.at);
+        self.0.handle_timeout(deadline.at, || None);
         deadline.at
     }
 
@@ -52,7 +52,7 @@ fn pings_come_an_interval_apart_with_jitter() {
 #[test]
 fn an_early_call_does_nothing() {
     let mut script = script();
-    script.0.handle_timeout(at(1999));
+    script.0.handle_timeout(at(1999), || None);
     script.expect(&[]);
 }
 
@@ -125,7 +125,7 @@ fn a_resting_tunnel_is_handed_off_at_once() {
     let mut script = script();
     script.0.hand_off(at(10));
     script.expect(&[PingAction::HandOff]);
-    script.0.handle_timeout(at(99_999));
+    script.0.handle_timeout(at(99_999), || None);
     script.expect(&[]);
 }
 
@@ -208,7 +208,7 @@ fn a_hand_off_that_waits_for_a_dead_peer_ends_with_it() {
 #[test]
 fn a_late_call_fires_once() {
     let (mut script, sent) = Script::pinged();
-    script.0.handle_timeout(sent + Duration::from_secs(60));
+    script.0.handle_timeout(sent + Duration::from_secs(60), || None);
     script.expect(&[PingAction::Missed]);
 }
 
@@ -279,14 +279,14 @@ proptest! {
                     let deadline = pinger.poll_timeout().filter(|deadline| deadline.at > now);
                     if let Some(deadline) = deadline {
                         now = Instant::from_origin(deadline.at.since_origin() - Duration::from_nanos(1));
-                        pinger.handle_timeout(now);
+                        pinger.handle_timeout(now, || None);
                         prop_assert_eq!(pinger.poll_timeout(), Some(deadline), "an early call does nothing");
                     }
                 }
                 Step::Fire { late } => {
                     if let Some(deadline) = pinger.poll_timeout() {
                         now = now.max(deadline.at) + Duration::from_millis(late);
-                        pinger.handle_timeout(now);
+                        pinger.handle_timeout(now, || None);
                     }
                 }
             }

@@ -7,6 +7,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 use crate::cache::Cache;
+use crate::digest::Comparison;
 
 const NODES: [&str; 3] = ["a", "b", "a:b"];
 
@@ -22,6 +23,9 @@ enum Step {
     Leaving(Index),
     Draining(Index),
     Closed(Index, CloseReason),
+    MaxStreams(Index, u32),
+    /// A worker's copy loses a tunnel: a bug.
+    Forget(Index, Index),
     Sleep(u64),
 }
 
@@ -40,6 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<Index>().prop_map(Step::Leaving),
         2 => any::<Index>().prop_map(Step::Draining),
         3 => (any::<Index>(), why).prop_map(|(at, why)| Step::Closed(at, why)),
+        2 => (any::<Index>(), 0..9u32).prop_map(|(at, streams)| Step::MaxStreams(at, streams)),
+        1 => (any::<Index>(), any::<Index>()).prop_map(|(at, tunnel)| Step::Forget(at, tunnel)),
         1 => (0..9u64).prop_map(Step::Sleep),
     ]
 }
@@ -59,6 +65,7 @@ struct Life {
     identity: Arc<Identity>,
     owner: usize,
     opened: Option<Instant>,
+    max_streams: Option<u32>,
     phase: Phase,
 }
 
@@ -131,6 +138,18 @@ impl Process {
                     Phase::Travelling | Phase::Gone(_) => life.phase,
                 };
             }),
+            Step::MaxStreams(at, streams) => self.tell(at, |registry, _, life| {
+                registry.on_max_streams(life.tunnel, streams);
+                if let Phase::Open(..) = life.phase {
+                    life.max_streams = Some(streams);
+                }
+            }),
+            Step::Forget(at, tunnel) => {
+                let cache = &mut self.caches[at.index(self.registries.len())];
+                if !self.lives.is_empty() {
+                    cache.remove(tunnel.get(&self.lives).tunnel);
+                }
+            }
             Step::Sleep(seconds) => self.now = self.now + Duration::from_secs(seconds),
             Step::Deliver(_) => {}
         }
@@ -161,6 +180,7 @@ impl Process {
             identity,
             owner,
             opened: None,
+            max_streams: None,
             phase,
         });
         if phase == Phase::Travelling && lost {
@@ -236,6 +256,7 @@ impl Process {
                 owner,
             } => self.caches[worker].insert(*tunnel, identity, *owner),
             Fact::Leaving { tunnel } => self.caches[worker].on_leaving(*tunnel),
+            Fact::MaxStreams { tunnel, streams } => self.caches[worker].on_max_streams(*tunnel, *streams),
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                 self.caches[worker].remove(*tunnel);
             }
@@ -275,6 +296,7 @@ impl Process {
                             state,
                             since,
                             opened: life.opened?,
+                            max_streams: life.max_streams,
                         },
                     ))
                 }
@@ -300,11 +322,49 @@ impl Process {
         }
     }
 
+    /// Every owner sends its digest, twice, and each copy that differs is replaced, as the runtime does it.
+    fn repair(&mut self) {
+        for (owner, registry) in (0..).map(WorkerId).zip(&self.registries) {
+            for cache in &mut self.caches {
+                let mut comparison = Comparison::default();
+                if comparison.on_digest(registry.digest(), cache.digest(owner)) {
+                    panic!("one difference may be news under way");
+                }
+                if !comparison.on_digest(registry.digest(), cache.digest(owner)) {
+                    let truth = registry
+                        .tunnels()
+                        .filter_map(|(id, tunnel)| Some((id, tunnel.standing()?)));
+                    assert!(
+                        cache.owned_by(owner).eq(truth),
+                        "equal digests of different tunnels"
+                    );
+                    continue;
+                }
+                let copied: Vec<_> = cache.owned_by(owner).map(|(tunnel, _)| tunnel).collect();
+                copied.into_iter().for_each(|tunnel| _ = cache.remove(tunnel));
+                for (id, tunnel) in registry.tunnels() {
+                    let Some(standing) = tunnel.standing() else {
+                        continue;
+                    };
+                    cache.insert(id, &tunnel.identity, owner);
+                    if standing.leaving {
+                        cache.on_leaving(id);
+                    }
+                    if let Some(streams) = standing.max_streams {
+                        cache.on_max_streams(id, streams);
+                    }
+                }
+                assert_eq!(registry.digest(), cache.digest(owner));
+            }
+        }
+    }
+
     /// What everybody knows once nothing is under way.
     fn check_quiet(&mut self) {
         while let Some(pair) = self.mail.keys().next().copied() {
             self.deliver(pair);
         }
+        self.repair();
         let mut identities = BTreeMap::new();
         for life in &self.lives {
             if let Phase::Open(State::Idle | State::Active | State::Leaving, _) = life.phase {

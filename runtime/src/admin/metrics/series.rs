@@ -132,11 +132,27 @@ pub(super) fn series(name: &Name) -> Option<(Family, Labels)> {
             ),
             vec![("writer", (*writer).to_owned())],
         ),
+        Name::LogLinesLost => (
+            (
+                "eddy_log_lines_lost_total",
+                COUNTER,
+                "Log lines that were lost because standard error was read too slowly or is closed.",
+            ),
+            vec![],
+        ),
         Name::Duplicates => (
             (
                 "eddy_duplicate_nodes_total",
                 COUNTER,
                 "Tunnels that opened under a node id that another process had too.",
+            ),
+            vec![],
+        ),
+        Name::DirectoryRepaired => (
+            (
+                "eddy_directory_repaired_total",
+                COUNTER,
+                "Tunnels by which a worker's copy of the directory was wrong when it was repaired: a bug if not 0.",
             ),
             vec![],
         ),

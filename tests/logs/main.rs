@@ -3,12 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "kit/mod.rs"]
+#[path = "../kit/mod.rs"]
 mod kit;
+mod signals;
+mod stderr;
 
+use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use kit::{Eddy, Options, Pair, connect, get, post, read_all, stats, wait_for};
+use kit::{
+    Eddy, Options, Pair, Service, connect, exchange, get, pause, post, read_all, read_head, stats, wait_for,
+};
 use serde_json::Value;
 
 /// A pair that writes access logs into a folder.
@@ -115,7 +121,7 @@ fn each_kind_of_end_is_told_as_what_it_is() {
     assert_eq!(told("responder", 2)["outcome"], "failed");
 
     let mut body = connect(pair.egress);
-    std::io::Write::write_all(
+    Write::write_all(
         &mut body,
         b"POST /routed/echo HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
     )
@@ -130,7 +136,7 @@ fn each_kind_of_end_is_told_as_what_it_is() {
     }
 
     let mut gone = connect(pair.egress);
-    std::io::Write::write_all(
+    Write::write_all(
         &mut gone,
         b"GET /routed/hang HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\n\r\n",
     )
@@ -173,7 +179,7 @@ fn a_request_that_is_cut_at_the_end_of_a_drain_says_so() {
     });
     let mut client = connect(pair.egress);
     let request = b"GET /routed/hang HTTP/1.1\r\nhost: h\r\nx-node-id: edge\r\n\r\n";
-    std::io::Write::write_all(&mut client, request).unwrap();
+    client.write_all(request).unwrap();
     wait_for("the request to run", || {
         (stats(pair.initiator_admin)["service.in_flight"] == 1).then_some(())
     });
@@ -215,10 +221,10 @@ fn an_access_log_on_a_full_disk_counts_what_it_loses() {
         ..Options::default()
     });
     pair.assert_good();
-    wait_for("the loss to be counted", || {
-        (stats(pair.responder_admin)["access_log.lost"] == 1).then_some(())
+    wait_for("the loss to be counted and logged", || {
+        let counted = stats(pair.responder_admin)["access_log.lost"] == 1;
+        (counted && pair.responder.log().contains("cannot write the access log")).then_some(())
     });
-    assert!(pair.responder.log().contains("cannot write the access log"));
 }
 
 #[test]
@@ -233,7 +239,7 @@ fn a_page_from_elsewhere_changes_nothing() {
         let request = format!(
             "POST /logging?level=off HTTP/1.1\r\nhost: localhost:{admin}\r\n{from}\r\nconnection: close\r\n\r\n"
         );
-        let answer = kit::parse_answer(&kit::exchange(admin, request.as_bytes())).unwrap();
+        let answer = kit::parse_answer(&exchange(admin, request.as_bytes())).unwrap();
         assert_eq!(answer.status, 403, "{from}");
     }
     let own = format!(
@@ -241,7 +247,7 @@ fn a_page_from_elsewhere_changes_nothing() {
          connection: close\r\n\r\n"
     );
     assert_eq!(
-        kit::parse_answer(&kit::exchange(admin, own.as_bytes()))
+        kit::parse_answer(&exchange(admin, own.as_bytes()))
             .unwrap()
             .status,
         200
@@ -330,16 +336,21 @@ fn what_is_logged_changes_at_run_time() {
     let pair = Pair::start();
     let admin = pair.responder_admin;
     assert_eq!(get(admin, "/logging", &[]).body, "debug,h2=info\n");
-    let refused = || {
-        assert_eq!(get(pair.egress, "/nowhere", &[]).status, 404);
-        pair.responder.log().matches("request refused").count()
+    let refuse = || assert_eq!(get(pair.egress, "/nowhere", &[]).status, 404);
+    let logged = |count: usize| {
+        wait_for("the log", || {
+            let found = pair.responder.log().matches("request refused").count();
+            (found >= count).then_some(found)
+        })
     };
-    assert_eq!(refused(), 1);
+    refuse();
+    assert_eq!(logged(1), 1);
     let quiet = post(admin, "/logging?level=info");
     assert_eq!((quiet.status, quiet.body.as_str()), (200, "info\n"));
-    assert_eq!(refused(), 1, "refusals are told at debug");
+    refuse();
     assert_eq!(post(admin, "/logging?level=info,eddy_runtime=debug").status, 200);
-    assert_eq!(refused(), 2);
+    refuse();
+    assert_eq!(logged(2), 2, "refusals are logged at debug level");
 
     let wrong = post(admin, "/logging?level=a=loud");
     assert_eq!(wrong.status, 400);
@@ -360,4 +371,56 @@ fn an_access_log_that_cannot_be_opened_is_named_with_its_key() {
         log.contains("access_log.file: cannot write to /nowhere/at/all: "),
         "{log}"
     );
+}
+
+/// What an initiator calls itself stays within its field.
+#[test]
+fn an_id_cannot_forge_fields_of_the_log() {
+    let pair = Pair::start();
+    let mut initiator = connect(pair.tunnels);
+    let handshake = "GET /reverse_connections/request HTTP/1.1\r\nhost: h\r\n\
+        x-envoy-reverse-tunnel-node-id: a b reason=\"x\"\r\nx-envoy-reverse-tunnel-cluster-id: edges\r\n\
+        x-envoy-reverse-tunnel-tenant-id: acme\r\ncontent-length: 0\r\n\r\n";
+    initiator.write_all(handshake.as_bytes()).unwrap();
+    assert!(read_head(&mut initiator).unwrap().starts_with("HTTP/1.1 200"));
+    drop(initiator);
+    for message in ["tunnel up", "tunnel down"] {
+        let line = wait_for(message, || {
+            let log = pair.responder.log();
+            log.lines()
+                .find(|line| line.contains(message) && line.contains("a b"))
+                .map(str::to_owned)
+        });
+        let node = r#" node="a b reason=\"x\"" cluster="edges" tenant="acme" "#;
+        assert!(line.contains(node), "{line}");
+    }
+}
+
+/// A responder whose two readers compete, as Envoy 1.39 without `auto_close_connections`: one of them answers the initiator's
+/// frames as if they were HTTP/1.1.
+#[test]
+fn an_initiator_gives_advice_once_when_tunnels_break_right_after_their_upgrade() {
+    let responder = Service::start(|mut stream| {
+        let _ = read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        pause(Duration::from_millis(50));
+        let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        read_all(&mut stream);
+    });
+    let yaml = format!(
+        "node: {{id: edge, cluster: edges}}\nworkers: 2\ntunnels: [\"rc://edge:edges:acme@hub:4\"]\n\
+         clusters: {{hub: {{hosts: [\"127.0.0.1:{}\"]}}, service: {{hosts: [\"127.0.0.1:1\"]}}}}\n\
+         routes: [{{prefix: /, cluster: service}}]\n",
+        responder.port
+    );
+    let initiator = Eddy::with_config("initiator", &yaml);
+    let advice = || initiator.log().matches("auto_close_connections: true").count();
+    wait_for("the advice", || (advice() > 0).then_some(()));
+    let served = responder.served();
+    wait_for("more tunnels to break", || {
+        (responder.served() >= served + 8).then_some(())
+    });
+    assert_eq!(advice(), 1, "{}", initiator.log());
 }

@@ -1,0 +1,70 @@
+//! The end that drains decides how long its drain lasts; the other end follows, and notices it at once.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::kit::{Options, Pair, Service, beside, connect, get, pause, read_head, wait_for};
+
+/// Sends a byte each 100 ms, as server-sent events come, and ends after so many.
+fn dripping(bytes: usize) -> Service {
+    Service::start(move |mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            if !head.contains("/drip") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood");
+                continue;
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            for _ in 0..bytes {
+                pause(Duration::from_millis(100));
+                if stream.write_all(b".").is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+/// A stream that runs for 4 s while its initiator drains for up to 20 s, and its responder's own drain would take 1 s.
+#[test]
+fn a_stream_outlives_the_responders_drain_timeout_when_the_initiator_drains() {
+    let service = dripping(40);
+    let mut pair = Pair::with(Options {
+        responder: "drain_timeout: 1s\n",
+        initiator: "drain_timeout: 20s\n",
+        service_port: Some(service.port),
+        ..Options::default()
+    });
+    let egress = pair.egress;
+    let drip = beside(move || {
+        let mut stream = connect(egress);
+        stream
+            .write_all(
+                b"GET /routed/drip HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\nconnection: close\r\n\r\n",
+            )
+            .unwrap();
+        let mut bytes = Vec::new();
+        let ended = stream.read_to_end(&mut bytes);
+        (
+            ended.is_ok(),
+            bytes.iter().rev().take_while(|byte| **byte == b'.').count(),
+        )
+    });
+    wait_for("the stream", || {
+        let stats = crate::kit::stats(pair.initiator_admin);
+        (stats.get("service.responses.2xx") == Some(&1)).then_some(())
+    });
+    pair.initiator.signal("TERM");
+    // No request is needed for the responder to notice.
+    wait_for("the responder to notice the drain", || {
+        let tunnels = get(pair.responder_admin, "/tunnels", &[]).body;
+        tunnels.contains("\"draining\"").then_some(())
+    });
+    let explained = get(pair.responder_admin, "/explain?node=edge", &[]).body;
+    assert!(explained.contains("no tunnel"), "{explained}");
+    assert_eq!(drip.join().unwrap(), (true, 40));
+    assert!(pair.initiator.wait().success());
+    wait_for("the cause in the log", || {
+        pair.responder.log().contains("reason=\"go_away\"").then_some(())
+    });
+}

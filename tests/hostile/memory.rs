@@ -1,0 +1,151 @@
+//! Storms of streams that stall: memory stays bounded while they last, and is given back when they are over.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use crate::h2::{Frame, INITIAL_WINDOW_SIZE, PREFACE, kind};
+use crate::kit::{Eddy, Options, Pair, Service, connect, monotonic, pause, read_head};
+
+/// How many streams stall at once.
+const STALLED: usize = 900;
+/// The most that a process may have resident while they do, and ten seconds after they have gone, in KiB (issue of the
+/// storm: 256 MB and 40 MB).
+const PEAK_KIB: u64 = 256_000;
+const AFTER_KIB: u64 = 40_000;
+
+/// Sends without end and reads nothing, or reads nothing and never responds; good to everybody else.
+fn service() -> Service {
+    Service::start(|mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            if head.contains("/flood") {
+                let length = 4 << 20;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                let piece = [b'f'; 16384];
+                for _ in 0..length / piece.len() {
+                    if stream.write_all(&piece).is_err() {
+                        return;
+                    }
+                }
+            } else if head.contains("/swallow") {
+                pause(Duration::from_secs(60));
+                return;
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood");
+            }
+        }
+    })
+}
+
+fn pair(service: &Service) -> Pair {
+    Pair::with(Options {
+        service_port: Some(service.port),
+        egress_timeout: "60s",
+        service_timeout: "60s",
+        // One tunnel's places are for more clients than this one.
+        count: 2,
+        ..Options::default()
+    })
+}
+
+/// What both processes have resident, in KiB.
+fn resident(pair: &Pair) -> [u64; 2] {
+    [&pair.responder, &pair.initiator].map(Eddy::memory_kib)
+}
+
+fn storm(name: &str, pair: &Pair, stall: impl FnOnce() -> Vec<TcpStream>) {
+    let before = resident(pair);
+    let stalled = stall();
+    pause(Duration::from_secs(2));
+    pair.assert_good();
+    let during = resident(pair);
+    let peak = [&pair.responder, &pair.initiator].map(Eddy::peak_memory_kib);
+    for stream in stalled {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    let end = monotonic() + Duration::from_secs(10);
+    while monotonic() < end && resident(pair).iter().any(|kib| *kib >= AFTER_KIB) {
+        pause(Duration::from_millis(50));
+    }
+    let after = resident(pair);
+    eprintln!("{name}: responder and initiator, KiB: {before:?}, {during:?} (peak {peak:?}), {after:?}");
+    assert!(peak.iter().all(|kib| *kib < PEAK_KIB), "{name}: {peak:?}");
+    assert!(after.iter().all(|kib| *kib < AFTER_KIB), "{name}: {after:?}");
+    pair.assert_good();
+}
+
+/// Writes until nothing more is taken.
+fn fill(stream: &mut TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    let piece = [b'u'; 65536];
+    while stream.write(&piece).is_ok() {}
+}
+
+#[test]
+fn stalled_uploads_give_their_memory_back() {
+    let service = service();
+    let pair = pair(&service);
+    storm("900 stalled uploads", &pair, || {
+        let mut all: Vec<_> = (0..STALLED)
+            .map(|_| {
+                let mut stream = connect(pair.egress);
+                let head = "POST /routed/swallow HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 90000000\r\n\r\n";
+                stream.write_all(head.as_bytes()).unwrap();
+                stream
+            })
+            .collect();
+        for _ in 0..3 {
+            all.iter_mut().for_each(fill);
+            pause(Duration::from_millis(200));
+        }
+        all
+    });
+}
+
+#[test]
+fn stalled_readers_give_their_memory_back() {
+    let service = service();
+    let pair = pair(&service);
+    storm("900 stalled readers", &pair, || {
+        let ask = |_| {
+            let mut stream = connect(pair.egress);
+            let head = "GET /routed/flood HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        };
+        (0..STALLED).map(ask).collect()
+    });
+}
+
+/// One HTTP/2 client that allows no byte of any response.
+#[test]
+fn a_client_without_a_window_gives_its_memory_back() {
+    let service = service();
+    let pair = pair(&service);
+    storm("1 client, 1000 streams, no window", &pair, || {
+        let mut stream = connect(pair.egress);
+        stream.write_all(PREFACE).unwrap();
+        Frame::settings(&[(INITIAL_WINDOW_SIZE, 0)]).write(&mut stream);
+        loop {
+            let frame = Frame::read(&mut stream).unwrap();
+            if frame.is(kind::SETTINGS) && frame.flags == 0 {
+                break;
+            }
+        }
+        Frame::new(kind::SETTINGS, 1, 0, b"").write(&mut stream);
+        for at in 0..1_000 {
+            let fields = [
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "x"),
+                (":path", "/routed/flood"),
+                ("x-node-id", "edge"),
+            ];
+            Frame::headers(2 * at + 1, true, &fields).write(&mut stream);
+        }
+        let mut reader = stream.try_clone().unwrap();
+        crate::kit::beside(move || while reader.read(&mut [0; 65536]).is_ok_and(|n| n > 0) {});
+        vec![stream]
+    });
+}
