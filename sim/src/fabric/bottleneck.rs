@@ -141,7 +141,7 @@ impl Bottleneck {
         self.is_held = false;
     }
 
-    /// The path holds everything back: what is queued counts as sent and arrives when the path opens; send buffers wait.
+    /// The path holds everything back: queued segments count as sent and arrive when the path opens; send buffers wait.
     pub(super) fn hold(&mut self) {
         self.queue.clear();
         self.queued = 0;

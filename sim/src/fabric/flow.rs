@@ -148,7 +148,7 @@ impl Flow {
         match condition {
             Condition::Open | Condition::OneWay => {
                 for transit in &mut self.transit {
-                    // What waited comes at once, and so do the acknowledgements of what has arrived meanwhile.
+                    // Bytes that waited arrive at once. Bytes that arrived meanwhile are acknowledged from here on.
                     if transit.arrives == HELD || transit.arrives <= now {
                         transit.arrives = now;
                     }

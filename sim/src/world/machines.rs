@@ -19,7 +19,7 @@ use crate::fabric::{Fabric, ProcessId, SimNetwork};
 use crate::journal::Journal;
 use crate::scenario::{CLIENTS, Noise, Process, Role, SERVICES, Scenario, stranger};
 
-/// What runs in a process.
+/// The code that a process runs.
 pub(super) fn program(
     process: &Process,
     conduct: &Rc<Conduct>,

@@ -90,7 +90,7 @@ pub(crate) struct Slot {
     changes: Changes,
 }
 
-/// What runs in a process.
+/// The code that a process runs.
 pub(crate) enum Program {
     Eddy(Box<Config>),
     Peer(Rc<peer::Program>),

@@ -257,7 +257,7 @@ impl Session {
 
     /// Sends the beginning of a response.
     fn begin(&mut self, reply: Reply) {
-        // Whoever asked may have given up.
+        // The responder may have reset the stream meanwhile.
         let Some(open) = self.streams.get_mut(&reply.stream) else {
             return;
         };
