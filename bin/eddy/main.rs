@@ -24,6 +24,10 @@ use log_writer::LogWriter;
 use logging::Wish;
 use process::Failure;
 
+/// Gives memory back to the system after a storm, which glibc's allocator does not (docs/decisions/013).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// It ran and failed.
 const FAILED: u8 = 1;
 /// The arguments or the configuration are wrong (clap's own code for the former).

@@ -36,6 +36,10 @@ impl Meter for SlowMeter {
     fn unacknowledged(&self) -> Option<u64> {
         Some(u64::from(!self.0.load(Ordering::SeqCst)))
     }
+
+    fn is_peer_closed(&self) -> bool {
+        false
+    }
 }
 
 impl Stream for SlowStream {

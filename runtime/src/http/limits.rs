@@ -67,10 +67,19 @@ impl Upload {
         }
     }
 
+    /// Whether there is more than the next hop takes.
+    fn is_taken_no_more(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == FLOWING
+    }
+
     fn moved(&self) -> Instant {
         Instant::from_origin(Duration::from_micros(self.moved.load(Ordering::Relaxed)))
     }
 }
+
+/// How often to look whether a client whose upload stalls is still there: where nothing is read from it, its end is not
+/// either.
+const CLIENT_LOOK: Duration = Duration::from_secs(1);
 
 /// Which end is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +88,8 @@ pub(crate) enum Late {
     Sender,
     /// The one that responds has not, or does not take the body.
     Receiver,
+    /// The one that sends the request has gone.
+    Gone,
 }
 
 /// The limits of one request.
@@ -95,17 +106,25 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Waits for a response within the limits. `upload` is there if the request has a body.
+    /// `is_gone` tells whether its sender has closed the connection.
     pub(crate) async fn bound<T>(
         &self,
         upload: Option<&Upload>,
+        is_gone: impl Fn() -> bool,
         response: impl Future<Output = T>,
     ) -> Result<T, Late> {
         let mut response = pin!(response);
         loop {
             let (at, late) = self.deadline(upload);
             // The body may end while this waits: from then on the time counts that `response` allows.
-            let look = match (at, self.response) {
+            let stalls = upload.is_some_and(Upload::is_taken_no_more);
+            let soon = [self.response, stalls.then_some(CLIENT_LOOK)]
+                .into_iter()
+                .flatten()
+                .min();
+            let look = match (at, soon) {
                 (Some(at), Some(soon)) => Some(at.min(self.clock.now() + soon)),
+                (None, Some(soon)) if stalls => Some(self.clock.now() + soon),
                 (at, _) => at,
             };
             let look = look.map(|at| Deadline {
@@ -116,6 +135,9 @@ impl Limits {
                 biased;
                 response = response.as_mut() => return Ok(response),
                 () = self.clock.until(look) => {}
+            }
+            if upload.is_some_and(Upload::is_taken_no_more) && is_gone() {
+                return Err(Late::Gone);
             }
             let (now_at, _) = self.deadline(upload);
             if now_at == at && at.is_some_and(|at| self.clock.now() >= at) {
@@ -159,7 +181,7 @@ mod tests {
         upload: Option<&Upload>,
         response: impl Future<Output = T>,
     ) -> (Duration, bool) {
-        let bound = limits.bound(upload, response).await;
+        let bound = limits.bound(upload, || false, response).await;
         let took = limits.clock.now() - limits.began;
         (Duration::from_secs(took.as_secs()), bound.is_ok())
     }
@@ -194,10 +216,24 @@ mod tests {
             if awaited {
                 upload.on_awaited();
             }
-            let late = limits.bound(Some(&upload), std::future::pending::<()>()).await;
+            let late = limits
+                .bound(Some(&upload), || false, std::future::pending::<()>())
+                .await;
             assert_eq!(late, Err(expected));
             assert_eq!((limits.clock.now() - limits.began).as_secs(), 10);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_goes_while_nothing_is_taken_is_noticed() {
+        let (limits, upload) = limits();
+        upload.on_bytes(1);
+        let is_gone = || limits.clock.now() - limits.began > S(4);
+        let late = limits
+            .bound(Some(&upload), is_gone, std::future::pending::<()>())
+            .await;
+        assert_eq!(late, Err(Late::Gone));
+        assert_eq!((limits.clock.now() - limits.began).as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]

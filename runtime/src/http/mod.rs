@@ -23,8 +23,10 @@ const STREAM_WINDOW: u32 = 128 << 10;
 /// readers that stall never take the window of those that read (field-notes.md 3c).
 const CONNECTION_WINDOW: u32 = 128 << 20;
 const _: () = assert!(CONNECTION_WINDOW >= STREAM_WINDOW * CLIENT_STREAMS_MAX);
-/// What is kept of one body for a receiver that stalls, on its way out of HTTP/2 or HTTP/1.
-pub(crate) const SEND_BYTES_MAX: usize = 64 << 10;
+/// What an HTTP/1 connection reads ahead, and holds back, at most: it must have room for a whole head.
+pub(crate) const BUFFER_BYTES_MAX: usize = 48 << 10;
+/// What is kept of one body on its way out of HTTP/2 for a receiver that stalls.
+pub(crate) const SEND_BYTES_MAX: usize = 32 << 10;
 /// What one request of an HTTP/2 client may have in flight, and all of them together: a client cannot make the egress
 /// keep more than this for services that stall.
 const CLIENT_STREAM_WINDOW: u32 = 128 << 10;
@@ -86,7 +88,7 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(SEND_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(false);
     let mut http2 = builder.http2();
     http2

@@ -182,9 +182,9 @@ async fn forward<N: Network>(
         response: Some(route.timeout).filter(|t| !t.is_zero()),
         body_idle: Some(route.body_idle_timeout).filter(|t| !t.is_zero()),
     };
-    let sent = limits.bound(upload, route.services.send(request)).await;
+    let sent = limits.bound(upload, || false, route.services.send(request)).await;
     let sent = sent.map_err(|late| match late {
-        Late::Sender => Refusal::BodyIdle,
+        Late::Sender | Late::Gone => Refusal::BodyIdle,
         Late::Receiver => Refusal::ServiceTimeout,
     })?;
     sent.map_err(|error| {

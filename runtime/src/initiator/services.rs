@@ -18,7 +18,7 @@ use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
-use crate::http::{LocalExec, SEND_BYTES_MAX};
+use crate::http::{BUFFER_BYTES_MAX, LocalExec};
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
@@ -186,7 +186,7 @@ impl<N: Network> Services<N> {
     async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
         let stream = self.connect(&host.at).await?;
         let shaken = http1::Builder::new()
-            .max_buf_size(SEND_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await;
         let (mut sender, connection) = shaken.map_err(io::Error::other)?;

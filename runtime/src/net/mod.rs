@@ -30,6 +30,9 @@ pub(crate) const UNSENT_MAX: u32 = 16 << 10;
 pub trait Meter: 'static {
     /// How many of the written bytes the peer's kernel has not acknowledged; `None` where that is unknown.
     fn unacknowledged(&self) -> Option<u64>;
+
+    /// Whether the peer is known to have closed its end, also if bytes in front of that are still to be read.
+    fn is_peer_closed(&self) -> bool;
 }
 
 /// One connection.

@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::outq::Diagnosed;
 use super::{Listener, Meter, Network, Resolved, Sharing, Stream, lookup, outq};
 
 /// How many connections the kernel keeps for a listener that is busy.
@@ -44,7 +45,12 @@ pub struct OsMeter {
 impl Meter for OsMeter {
     fn unacknowledged(&self) -> Option<u64> {
         let (local, peer) = self.ends?;
-        outq::unacknowledged(local, peer).map(u64::from)
+        outq::diagnose(local, peer)?.unacknowledged().map(u64::from)
+    }
+
+    fn is_peer_closed(&self) -> bool {
+        let known = self.ends.and_then(|(local, peer)| outq::diagnose(local, peer));
+        matches!(known, Some(Diagnosed::Closing { .. } | Diagnosed::Gone))
     }
 }
 

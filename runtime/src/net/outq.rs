@@ -1,6 +1,6 @@
-//! Asks the kernel how many bytes of a connection the peer has not acknowledged.
+//! Asks the kernel how many bytes of a connection the peer has not acknowledged, and whether the peer has closed it.
 //!
-//! `TCP_INFO` holds it too, but no maintained crate reads that without `unsafe` here or a C toolchain. The kernel's socket
+//! `TCP_INFO` holds both too, but no maintained crate reads that without `unsafe` here or a C toolchain. The kernel's socket
 //! diagnosis (`NETLINK_SOCK_DIAG`, which `ss` uses) returns it by the connection's addresses: a hash lookup, some
 //! microseconds. It is asked after each handshake (wire.md 2.6), and while a PING is unanswered.
 
@@ -16,6 +16,8 @@ const AF_NETLINK: i32 = 16;
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const ENOENT: i32 = 2;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
@@ -23,8 +25,12 @@ const NLMSGHDR_LEN: usize = 16;
 const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
 /// The sequence number in a `nlmsghdr`: behind length, type and flags.
 const SEQUENCE_AT: usize = 8;
-/// `inet_diag_msg`: four bytes, a 48-byte socket id, then expires, rqueue, wqueue.
+/// `inet_diag_msg`: family, state, timer, retransmissions, a 48-byte socket id, then expires, rqueue, wqueue.
+const STATE_AT: usize = NLMSGHDR_LEN + 1;
 const WQUEUE_AT: usize = NLMSGHDR_LEN + 4 + 48 + 8;
+// linux/tcp_states.h
+const ESTABLISHED: u8 = 1;
+const LISTEN: u8 = 10;
 /// The kernel answers within the send; the limit is for sandboxes that swallow the question.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -39,6 +45,27 @@ thread_local! {
     static DIAGNOSIS: RefCell<Option<Diagnosis>> = const { RefCell::new(None) };
 }
 
+/// What the kernel knows of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Diagnosed {
+    /// Both ends are open; so many bytes were written and are not acknowledged.
+    Open { unacknowledged: u32 },
+    /// An end has been closed.
+    Closing { unacknowledged: u32 },
+    /// There is no such connection: it was reset.
+    Gone,
+}
+
+impl Diagnosed {
+    /// How many bytes were written and are not acknowledged.
+    pub(super) const fn unacknowledged(self) -> Option<u32> {
+        match self {
+            Self::Open { unacknowledged } | Self::Closing { unacknowledged } => Some(unacknowledged),
+            Self::Gone => None,
+        }
+    }
+}
+
 impl Diagnosis {
     fn open() -> Option<Self> {
         let (family, protocol) = (Domain::from(AF_NETLINK), Protocol::from(NETLINK_SOCK_DIAG));
@@ -47,7 +74,7 @@ impl Diagnosis {
         Some(Self { socket, sequence: 0 })
     }
 
-    fn unacknowledged(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+    fn ask(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<Diagnosed> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket
             .write_all(&request(local, peer, self.sequence)?)
@@ -64,13 +91,13 @@ impl Diagnosis {
     }
 }
 
-/// Bytes written and not acknowledged; `None` if the kernel does not tell, for example in a sandbox without netlink.
-pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+/// What the kernel knows of a connection; `None` if it does not answer, for example in a sandbox without netlink.
+pub(super) fn diagnose(local: SocketAddr, peer: SocketAddr) -> Option<Diagnosed> {
     DIAGNOSIS.with_borrow_mut(|diagnosis| {
         if diagnosis.is_none() {
             *diagnosis = Diagnosis::open();
         }
-        diagnosis.as_mut()?.unacknowledged(local, peer)
+        diagnosis.as_mut()?.ask(local, peer)
     })
 }
 
@@ -104,13 +131,21 @@ fn request(local: SocketAddr, peer: SocketAddr, sequence: u32) -> Option<Vec<u8>
     Some(bytes)
 }
 
-fn parse(answer: &[u8]) -> Option<u32> {
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    if kind != SOCK_DIAG_BY_FAMILY {
-        return None;
+fn parse(answer: &[u8]) -> Option<Diagnosed> {
+    let four = |at: usize| answer.get(at..at + 4)?.try_into().ok();
+    match u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?) {
+        SOCK_DIAG_BY_FAMILY => {
+            let unacknowledged = u32::from_ne_bytes(four(WQUEUE_AT)?);
+            Some(match *answer.get(STATE_AT)? {
+                ESTABLISHED => Diagnosed::Open { unacknowledged },
+                // Where there is no such connection, the kernel finds the listener of its address.
+                LISTEN => Diagnosed::Gone,
+                _ => Diagnosed::Closing { unacknowledged },
+            })
+        }
+        NLMSG_ERROR if i32::from_ne_bytes(four(NLMSGHDR_LEN)?) == -ENOENT => Some(Diagnosed::Gone),
+        _ => None,
     }
-    let wqueue = answer.get(WQUEUE_AT..WQUEUE_AT + 4)?;
-    Some(u32::from_ne_bytes(wqueue.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -127,22 +162,38 @@ mod tests {
         writer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         let soon = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(1));
-            unacknowledged(local, peer) == Some(0)
+            diagnose(local, peer) == Some(Diagnosed::Open { unacknowledged: 0 })
         });
         assert!(soon, "loopback acknowledges at once");
 
         // Nobody reads: at some point the windows are full and bytes stay unacknowledged.
         writer.set_nonblocking(true).unwrap();
         while writer.write(&[0; 65536]).is_ok() {}
-        assert!(unacknowledged(local, peer).unwrap() > 0);
+        let full = |known| matches!(known, Some(Diagnosed::Open { unacknowledged: 1.. }));
+        assert!(full(diagnose(local, peer)));
+        reader.shutdown(std::net::Shutdown::Write).unwrap();
+        let closing = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            matches!(
+                diagnose(local, peer),
+                Some(Diagnosed::Closing { unacknowledged: 1.. })
+            )
+        });
+        assert!(closing);
+        // Bytes that nobody has read turn the end of a connection into a reset.
         drop(reader);
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            diagnose(local, peer) == Some(Diagnosed::Gone)
+        });
+        assert!(gone);
     }
 
     #[test]
-    fn an_unknown_connection_has_no_count() {
+    fn an_unknown_connection_is_gone() {
         let nobody = "127.0.0.1:1".parse().unwrap();
         for _ in 0..3 {
-            assert_eq!(unacknowledged(nobody, nobody), None);
+            assert_eq!(diagnose(nobody, nobody), Some(Diagnosed::Gone));
         }
     }
 }

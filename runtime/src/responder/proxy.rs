@@ -1,7 +1,6 @@
 //! One request of a client: which tunnel takes it, and what comes back.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
 use super::client_load::{ClientLoad, InFlight};
+use super::egress::Client;
 use super::{Claim, Link, Sender, Worker};
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
@@ -85,18 +85,17 @@ impl<N: Network> Follow for Following<N> {
 pub(super) async fn proxy<N: Network>(
     worker: Rc<Worker<N>>,
     mut request: Request<Incoming>,
-    client: SocketAddr,
-    load: ClientLoad,
+    client: Rc<Client<N>>,
 ) -> Response<Answer<Following<N>>> {
     let record = worker
         .http
         .recorder
-        .begin(&mut request, client, || worker.net.wall());
+        .begin(&mut request, client.address, || worker.net.wall());
     let mut running = Running::new(Numbers(Rc::clone(&worker)), record);
     let one_by_one = request.version() < Version::HTTP_2;
     let method = request.method().clone();
     let forwarded = match prepare(&worker, &mut request) {
-        Ok(demand) => forward(&worker, request, demand, load, &mut running).await,
+        Ok(demand) => forward(&worker, request, demand, &client, &mut running).await,
         Err(why) => Err(why.into()),
     };
     match forwarded {
@@ -210,7 +209,7 @@ async fn forward<N: Network>(
     worker: &Rc<Worker<N>>,
     request: Request<Incoming>,
     demand: Demand,
-    load: ClientLoad,
+    client: &Client<N>,
     running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
     let began = running.began();
@@ -223,15 +222,17 @@ async fn forward<N: Network>(
         body_idle: demand.body_idle,
     };
     let waits = Cell::new(false);
-    let attempt = send(worker, request, demand.retry, load, &waits, running);
-    let sent = limits.bound(upload.as_deref(), attempt).await;
+    let attempt = send(worker, request, demand.retry, &client.load, &waits, running);
+    let sent = limits
+        .bound(upload.as_deref(), || client.is_gone(), attempt)
+        .await;
     let (mut response, lease) = sent.unwrap_or_else(|late| {
-        let why = match late {
-            _ if waits.get() => Refusal::Overloaded,
-            Late::Sender => Refusal::BodyIdle,
-            Late::Receiver => Refusal::TunnelTimeout,
-        };
-        Err(why.into())
+        Err(match late {
+            Late::Gone => Failed::ClientGone,
+            Late::Sender | Late::Receiver if waits.get() => Refusal::Overloaded.into(),
+            Late::Sender => Refusal::BodyIdle.into(),
+            Late::Receiver => Refusal::TunnelTimeout.into(),
+        })
     })?;
     hygiene::strip(response.headers_mut(), &[], None);
     hygiene::put_service_time(response.headers_mut(), worker.clock.now() - began);
@@ -252,7 +253,7 @@ async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Question>,
     retry: bool,
-    load: ClientLoad,
+    load: &ClientLoad,
     waits: &Cell<bool>,
     running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
@@ -274,7 +275,7 @@ async fn send<N: Network>(
     }
     // Ends: each turn sends the request, avoids one more tunnel, or uses up patience.
     loop {
-        let tunnel = match pick(worker, request.headers(), &load, &lost, &refused) {
+        let tunnel = match pick(worker, request.headers(), load, &lost, &refused) {
             Ok(tunnel) => tunnel,
             Err(Failed::Refused(Refusal::NoTunnel, _)) if !refused.is_empty() => {
                 tokio::time::sleep(REFUSED_PAUSE * (1 << refused.len().min(6))).await;

@@ -2,6 +2,7 @@
 
 use eddy_runtime::net::Meter;
 
+use super::connection::End;
 use super::stream::SimStream;
 use super::{ConnectionId, Fabric, Side};
 
@@ -17,6 +18,12 @@ impl Meter for SimMeter {
     /// `None` once the connection is gone.
     fn unacknowledged(&self) -> Option<u64> {
         self.fabric.unacknowledged(self.id, self.side)
+    }
+
+    fn is_peer_closed(&self) -> bool {
+        let state = self.fabric.state();
+        let connection = state.connections.get(&self.id);
+        connection.is_none_or(|connection| matches!(connection.end(self.side.other()), End::Closed(_)))
     }
 }
 

@@ -15,6 +15,9 @@ impl Meter for Nothing {
     fn unacknowledged(&self) -> Option<u64> {
         Some(10)
     }
+    fn is_peer_closed(&self) -> bool {
+        false
+    }
 }
 
 impl AsyncRead for Segments {
