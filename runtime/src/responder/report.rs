@@ -85,6 +85,10 @@ impl<N: Network> Worker<N> {
             tunnels: tunnels.collect(),
             closed: closed.collect(),
             streams,
+            routable: match ask {
+                Ask::Everything => cache.tunnels().collect(),
+                Ask::Numbers | Ask::Of(_) => Vec::new(),
+            },
             hosts: Vec::new(),
         }
     }
