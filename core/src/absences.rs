@@ -61,6 +61,11 @@ impl Absences {
         self.here.keys().filter(|identity| such(identity)).count()
     }
 
+    /// How many have lost their last tunnel and are not back.
+    pub fn away(&self) -> usize {
+        self.away.len()
+    }
+
     fn forget(&mut self, now: Instant) {
         while let Some((went, identity)) = self.order.front() {
             // If not, it has come back, or gone again since.

@@ -337,6 +337,11 @@ impl Cache {
         }
     }
 
+    /// Every tunnel that may be chosen.
+    pub fn tunnels(&self) -> impl Iterator<Item = TunnelId> {
+        self.tunnels.keys().copied()
+    }
+
     /// The identities that can be reached, with how many tunnels lead to each.
     pub fn identities(&self) -> BTreeMap<Arc<Identity>, u32> {
         let mut counts = BTreeMap::new();

@@ -175,7 +175,7 @@ proptest! {
         let answer = demands.accept();
         let consumed = answer.len();
         let followed = [answer, &more].concat();
-        let expected = Ok(Some(Parsed { value: (), consumed }));
+        let expected = Ok(Some(Parsed { value: Default::default(), consumed }));
         prop_assert_eq!(response::parse(demands.mode, &followed), expected);
         prop_assert_eq!(demands.parse(&[offer, more].concat()), Err(Refusal::Pipelined));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::identity::{Identity, WorkerId};
+use eddy_core::identity::{Identity, TunnelId, WorkerId};
 use eddy_core::registry::State;
 use eddy_core::router::Names;
 use eddy_core::stats::{Name, Sheet};
@@ -67,6 +67,8 @@ pub struct Report {
     pub closed: Vec<ClosedLine>,
     /// Requests that it has on tunnels, its own and others', by tunnel id.
     pub streams: Vec<(String, u32)>,
+    /// The tunnels that it may choose for a request, its own and others', if everything is asked for.
+    pub routable: Vec<TunnelId>,
     /// The hosts that it dials.
     pub hosts: Vec<HostLine>,
 }

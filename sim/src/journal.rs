@@ -82,6 +82,13 @@ pub enum What {
         /// Its number.
         id: u64,
     },
+    /// A service or a peer breaks the rules in its response to a request.
+    Misbehaved {
+        /// The number of the request.
+        id: u64,
+        /// The way in which it does.
+        how: &'static str,
+    },
     /// A request ended.
     Answered {
         /// Its number.
@@ -119,6 +126,7 @@ impl fmt::Display for What {
             }
             Self::Request { id, workload, via } => write!(f, "request {id} of {workload} to {via}"),
             Self::Delivered { id } => write!(f, "request {id} reaches its service"),
+            Self::Misbehaved { id, how } => write!(f, "request {id} is mistreated: {how}"),
             Self::Answered { id, outcome, ms, .. } => write!(f, "request {id}: {outcome} after {ms} ms"),
             Self::Breach { text } => write!(f, "!! {text}"),
             Self::End => f.write_str("-- end of the scenario; calm follows"),
@@ -147,6 +155,7 @@ impl Event {
             | What::Dial { .. }
             | What::Request { .. }
             | What::Delivered { .. }
+            | What::Misbehaved { .. }
             | What::Breach { .. }
             | What::End => self.what.to_string(),
         };
@@ -164,7 +173,11 @@ impl Event {
             | What::TunnelClosed { .. } => true,
             What::Answered { good, .. } => !*good,
             What::Log { level, .. } => !matches!(level.as_bytes(), b"DEBUG" | b"TRACE"),
-            What::Says { .. } | What::Dial { .. } | What::Request { .. } | What::Delivered { .. } => false,
+            What::Says { .. }
+            | What::Dial { .. }
+            | What::Request { .. }
+            | What::Delivered { .. }
+            | What::Misbehaved { .. } => false,
         }
     }
 }

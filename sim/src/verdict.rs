@@ -43,6 +43,19 @@ pub(crate) fn measured(scenario: &Scenario, requests: &[Request], dials: &[Durat
             None => request.workload.is_some(),
         };
         let requests: Vec<_> = requests.iter().filter(concerned).collect();
+        let requests: Vec<_> = match measure {
+            // A request that a service or a peer mistreated is not lost by Eddy.
+            Measure::Availability | Measure::Lost | Measure::Longest | Measure::Outage => {
+                let well = requests.into_iter().filter(|request| !request.is_mistreated);
+                well.collect()
+            }
+            Measure::Requests
+            | Measure::Mistreated
+            | Measure::Answers(_)
+            | Measure::Refusals(_)
+            | Measure::ServedBy(_)
+            | Measure::Dials(_) => requests,
+        };
         let (value, seen) = measure_one(measure, &requests, dials);
         verdicts.push(Verdict {
             place,
@@ -67,6 +80,7 @@ fn measure_one(measure: &Measure, requests: &[&Request], dials: &[Duration]) -> 
         }
         Measure::Requests => number(requests.len()),
         Measure::Lost => number(requests.iter().filter(|request| !good(request)).count()),
+        Measure::Mistreated => number(requests.iter().filter(|request| request.is_mistreated).count()),
         Measure::Longest => time(
             requests
                 .iter()

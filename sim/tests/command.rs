@@ -26,14 +26,19 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Between them: eight workers, restarts, cut links, names that move, cut and glued bytes, a fleet.
-const TOLD_TWICE: [&str; 6] = [
+/// Between them: eight workers, restarts, cut links, names that move, cut and glued bytes, a fleet, peers, misbehaving
+/// services, stalled clients, a slow link.
+const TOLD_TWICE: [&str; 10] = [
     "scenarios/03-many-workers.yaml",
     "scenarios/04-responder-restart.yaml",
     "scenarios/05-initiator-restart.yaml",
     "scenarios/12-dns-moves-the-responder.yaml",
     "scenarios/19-fleet-loses-the-responder.yaml",
     "scenarios/20-pings-in-pieces.yaml",
+    "scenarios/28-refused-streams.yaml",
+    "scenarios/29-hostile-services.yaml",
+    "scenarios/30-stalled-clients.yaml",
+    "scenarios/32-slow-link.yaml",
 ];
 
 #[test]
@@ -274,6 +279,26 @@ fn wrong_input_is_refused_with_its_place() {
             "at: 4s, crash: hub",
             "at: 4s, stop_service: hub",
             "\"hub\" is a responder; services belong to initiators",
+        ),
+        (
+            "at: 4s, crash: hub",
+            "at: 4s, misbehave: {of: edge, how: refuse_stream}",
+            "misbehave.how: \"refuse_stream\" is no way to misbehave; there are: oversized_head, unsolicited_101,",
+        ),
+        (
+            "at: 4s, crash: hub",
+            "at: 4s, probe: edge",
+            "timeline[0].probe: \"edge\" is not a responder; only responders have routes",
+        ),
+        (
+            "name: edge, role: initiator",
+            "name: edge, streams: 5, role: initiator",
+            "hosts[1].streams: \"edge-1\" is not a peer; streams and takes are keys of a peer",
+        ),
+        (
+            "timeline:",
+            "links:\n- {between: [edge, hub], queue: 64KiB}\ntimeline:",
+            "links[0].queue: \"64KiB\" needs a `bandwidth`: a link without a limit has no queue",
         ),
         (
             "timeline:",

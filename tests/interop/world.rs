@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::PathBuf;
 
 use crate::kit::{
-    Answer, Eddy, PATIENCE, Service, connect, free_port, get, parse_answer, read_all, stats, wait_for,
+    Answer, Eddy, PATIENCE, Service, connect, envoy_binary, free_port, get, parse_answer, read_all, stats,
+    wait_for,
 };
 use crate::relay::Relay;
 
@@ -47,23 +47,6 @@ pub(crate) struct World<'a> {
     pub(crate) egress: u16,
     pub(crate) responder_admin: u16,
     pub(crate) initiator_admin: u16,
-}
-
-fn envoy_binary() -> PathBuf {
-    let given = std::env::var_os("EDDY_ENVOY").map(PathBuf::from);
-    let cached = || {
-        let cache = std::env::var_os("EDDY_ENVOY_CACHE").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/eddy");
-        let xdg = std::env::var_os("XDG_CACHE_HOME").map(|dir| PathBuf::from(dir).join("eddy"));
-        cache.or(xdg).unwrap_or_else(home).join("envoy-1.40.0/envoy")
-    };
-    let path = given.unwrap_or_else(cached);
-    assert!(
-        path.exists(),
-        "no Envoy at {}: run .ci/install-envoy",
-        path.display()
-    );
-    path
 }
 
 fn envoy(template: &str, workers: u16, values: &[(&str, &str)]) -> Eddy {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -97,13 +97,18 @@ impl Eddy {
 
     /// Starts a role inside a network namespace.
     pub(crate) fn inside(space: &str, role: &str, yaml: &str) -> Self {
-        let eddy = env!("CARGO_BIN_EXE_eddy");
-        let arguments = |file: &str| {
-            ["netns", "exec", space, eddy, role, "-c", file]
-                .map(str::to_owned)
-                .to_vec()
-        };
-        Self::program_with_config(Path::new("ip"), yaml, arguments)
+        let eddy = Path::new(env!("CARGO_BIN_EXE_eddy"));
+        Self::program_inside(space, eddy, &[role], yaml)
+    }
+
+    /// Starts another program inside a network namespace, with arguments before `-c FILE`.
+    pub(crate) fn program_inside(space: &str, program: &Path, arguments: &[&str], yaml: &str) -> Self {
+        let program = program.to_str().unwrap();
+        let before = ["netns", "exec", space, program]
+            .into_iter()
+            .chain(arguments.iter().copied());
+        let all = |file: &str| before.chain(["-c", file]).map(str::to_owned).collect();
+        Self::program_with_config(Path::new("ip"), yaml, all)
     }
 
     /// Starts a role with a configuration of this text. Its standard error is a pipe, which nobody reads unless the test does.
@@ -211,6 +216,24 @@ impl Drop for Eddy {
             eprintln!("---- log of eddy\n{}", self.log());
         }
     }
+}
+
+/// The real Envoy.
+pub(crate) fn envoy_binary() -> PathBuf {
+    let given = std::env::var_os("EDDY_ENVOY").map(PathBuf::from);
+    let cached = || {
+        let cache = std::env::var_os("EDDY_ENVOY_CACHE").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/eddy");
+        let xdg = std::env::var_os("XDG_CACHE_HOME").map(|dir| PathBuf::from(dir).join("eddy"));
+        cache.or(xdg).unwrap_or_else(home).join("envoy-1.40.0/envoy")
+    };
+    let path = given.unwrap_or_else(cached);
+    assert!(
+        path.exists(),
+        "no Envoy at {}: run .ci/install-envoy",
+        path.display()
+    );
+    path
 }
 
 /// A configuration on disk.

@@ -22,7 +22,7 @@ mod slot;
 mod value;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -40,9 +40,11 @@ pub use value::{Action, DialFailure, DialerPolicy, HostView, Target, share};
 /// come first. A bound against what is forgotten; whether the tunnel is dead, its keepalive says.
 const OTHERS_DECIDE_FOR: Duration = Duration::from_secs(3600);
 
-/// So many refusals in a row, about half a minute of them at the default pace, while another host of the cluster has a
-/// tunnel, are the mark of an address that is out of date: it is then tried as rarely as one that does not answer.
-const LONG_GONE: u32 = 120;
+/// So many failures in a row, while another host of the cluster has a tunnel, are the mark of an address that is out of
+/// date: it is then tried rarely. At the default pace they take half a minute of refusals, or ten minutes of silence.
+const OUT_OF_DATE_AFTER: u32 = 120;
+/// The longest spread that a responder is believed.
+const SPREAD_MAX: Duration = Duration::from_secs(5);
 
 type HostKey = (ClusterName, SocketAddr);
 
@@ -53,6 +55,10 @@ struct Host {
     wanted: u32,
     failures: BTreeMap<&'static str, u64>,
     last_failure: Option<&'static str>,
+    /// The last dial got no response at all: one dial at a time finds out when that changes.
+    silent: bool,
+    /// Over how long its responder has asked to spread redials.
+    spread: Duration,
 }
 
 /// Keeps tunnels.
@@ -113,8 +119,19 @@ impl Dialer {
         self.dial_due();
     }
 
-    /// The handshake was accepted.
-    pub fn on_established(&mut self, now: Instant, slot: Slot) {
+    /// A dial has its connection; the handshake is under way.
+    pub fn on_connected(&mut self, now: Instant, slot: Slot) {
+        self.see(now);
+        if let Some(place) = self.slots.get_mut(&slot)
+            && let State::Connecting { overlap_at, .. } = &mut place.state
+        {
+            *overlap_at = None;
+            self.drop_overlap(slot);
+        }
+    }
+
+    /// The handshake was accepted; the responder may have asked to spread redials over some time.
+    pub fn on_established(&mut self, now: Instant, slot: Slot, spread: Option<Duration>) {
         self.see(now);
         if let Some(place) = self.slots.get_mut(&slot)
             && let State::Connecting { backoff, .. } = place.state
@@ -123,6 +140,11 @@ impl Dialer {
                 since: self.seen,
                 backoff,
             };
+            if let Some(host) = self.hosts.get_mut(&place.host) {
+                host.silent = false;
+                host.spread = spread.unwrap_or_default().min(SPREAD_MAX);
+            }
+            self.drop_overlap(slot);
             self.let_go_replaced(slot.index());
             self.dial_due();
         }
@@ -159,7 +181,12 @@ impl Dialer {
     pub fn on_closed(&mut self, now: Instant, slot: Slot, why: CloseReason) {
         self.see(now);
         self.end(slot, |dialer, place, backoff| {
-            dialer.back_off(slot, place, backoff, pace_after(why))
+            // Who accepts and hangs up is there, but not well: it is not asked as often as who refuses.
+            let pace = match pace_after(why) {
+                Pace::Refused if backoff.attempts() > 0 => Pace::Silent,
+                pace => pace,
+            };
+            dialer.back_off(slot, place, backoff, pace);
         });
     }
 
@@ -325,8 +352,15 @@ impl Dialer {
         }
     }
 
+    /// Drops an overlapping connect that nobody has polled yet.
+    fn drop_overlap(&mut self, slot: Slot) {
+        self.actions
+            .retain(|action| !matches!(action, Action::Overlap { slot: dialed } if *dialed == slot));
+    }
+
     /// Drops a dial; one that nobody has polled yet never happens.
     fn abort(&mut self, slot: Slot, timed_out: bool) {
+        self.drop_overlap(slot);
         let before = self.actions.len();
         self.actions
             .retain(|action| !matches!(action, Action::Dial { slot: dialed, .. } if *dialed == slot));
@@ -347,6 +381,19 @@ impl Dialer {
                 };
                 self.slots.insert(slot, Place { state, ..place });
                 self.queue.push_back(slot);
+            }
+            State::Connecting {
+                deadline,
+                overlap_at: Some(at),
+                backoff,
+            } if self.seen < deadline => {
+                let state = State::Connecting {
+                    deadline,
+                    overlap_at: Some(at.max(self.seen) + jittered(self.policy.overlap, &mut self.rng)),
+                    backoff,
+                };
+                self.slots.insert(slot, Place { state, ..place });
+                self.actions.push_back(Action::Overlap { slot });
             }
             State::Connecting { backoff, .. } => {
                 self.abort(slot, true);
@@ -381,7 +428,10 @@ impl Dialer {
             return;
         };
         match place.state {
-            State::Connecting { backoff, .. } => redial(self, place, backoff),
+            State::Connecting { backoff, .. } => {
+                self.drop_overlap(slot);
+                redial(self, place, backoff);
+            }
             State::Established { since, backoff } => {
                 let backoff = self.settled(since, backoff);
                 redial(self, place, backoff);
@@ -410,6 +460,7 @@ impl Dialer {
 
     fn count_failure(&mut self, host: &HostKey, why: &DialFailure) {
         if let Some(host) = self.hosts.get_mut(host) {
+            host.silent = why.pace() == Pace::Silent;
             *host.failures.entry(why.label()).or_default() += 1;
             host.last_failure = Some(why.label());
         }
@@ -417,13 +468,16 @@ impl Dialer {
 
     /// Puts a place back under a new handle: what the old one may still say means nobody.
     fn back_off(&mut self, slot: Slot, place: Place, mut backoff: Backoff, pace: Pace) {
-        let long_gone = backoff.attempts() >= LONG_GONE && self.connected(&place.host.0) > 0;
-        let pace = if long_gone && pace == Pace::Refused {
-            Pace::Silent
-        } else {
-            pace
+        let often = backoff.attempts() >= OUT_OF_DATE_AFTER;
+        let pace = match pace {
+            Pace::Refused | Pace::Silent if often && self.connected(&place.host.0) > 0 => Pace::OutOfDate,
+            pace => pace,
         };
-        let delay = backoff.delay(&self.policy.backoff, pace, &mut self.rng);
+        let mut policy = self.policy.backoff;
+        if let Some(host) = self.hosts.get(&place.host) {
+            policy.refused_max = policy.refused_max.max(host.spread);
+        }
+        let delay = backoff.delay(&policy, pace, &mut self.rng);
         let state = State::Backoff {
             until: self.seen + delay,
             backoff,
@@ -448,7 +502,7 @@ impl Dialer {
         let mut backoff = self.settled(since, backoff);
         let proven = self.lasted(since);
         let first = backoff.attempts() == 0;
-        let delay = (!proven).then(|| backoff.delay(&self.policy.backoff, Pace::Refused, &mut self.rng));
+        let delay = (!proven).then(|| backoff.delay(&self.policy.backoff, Pace::Silent, &mut self.rng));
         let replacement = match delay.filter(|_| !first) {
             None => self.wait(host, backoff),
             Some(delay) => {
@@ -499,32 +553,50 @@ impl Dialer {
         slot
     }
 
-    /// Dials what is due, as far as the permits go.
+    /// Dials what is due, as far as the permits go; of a silent host one at a time.
     fn dial_due(&mut self) {
-        let connecting = self
-            .slots
-            .values()
-            .filter(|p| matches!(p.state, State::Connecting { .. }))
-            .count();
-        let permits = usize::try_from(self.policy.max_dials)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(connecting);
-        for _ in 0..permits {
-            let Some(slot) = self.queue.pop_front() else {
-                return;
-            };
-            if let Some(place) = self.slots.get_mut(&slot)
-                && let State::Waiting { backoff, .. } = place.state
-            {
-                place.state = State::Connecting {
-                    deadline: self.seen + self.policy.dial_timeout,
-                    backoff,
-                };
-                let (cluster, host) = place.host.clone();
-                self.actions.push_back(Action::Dial { slot, cluster, host });
+        let mut connecting: BTreeSet<HostKey> = BTreeSet::new();
+        let mut in_flight = 0;
+        for place in self.slots.values() {
+            if let State::Connecting { .. } = place.state {
+                connecting.insert(place.host.clone());
+                in_flight += 1;
             }
         }
+        let permits = usize::try_from(self.policy.max_dials).unwrap_or(usize::MAX);
+        let mut held = VecDeque::new();
+        while in_flight < permits {
+            let Some(slot) = self.queue.pop_front() else { break };
+            let Some(place) = self.slots.get_mut(&slot) else {
+                continue;
+            };
+            let State::Waiting { backoff, .. } = place.state else {
+                continue;
+            };
+            let overlap_at = self.seen + jittered(self.policy.overlap, &mut self.rng);
+            let silent = self.hosts.get(&place.host).is_some_and(|host| host.silent);
+            if silent && connecting.contains(&place.host) {
+                held.push_back(slot);
+                continue;
+            }
+            place.state = State::Connecting {
+                deadline: self.seen + self.policy.dial_timeout,
+                overlap_at: Some(overlap_at),
+                backoff,
+            };
+            in_flight += 1;
+            connecting.insert(place.host.clone());
+            let (cluster, host) = place.host.clone();
+            self.actions.push_back(Action::Dial { slot, cluster, host });
+        }
+        held.append(&mut self.queue);
+        self.queue = held;
     }
+}
+
+/// Half of it to all of it, so that a fleet that lost its link at one instant does not come back in step.
+fn jittered(longest: Duration, rng: &mut Rng) -> Duration {
+    rng.between(longest / 2, longest)
 }
 
 /// What the end of a tunnel says about its host: one that fell silent may be gone.

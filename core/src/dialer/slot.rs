@@ -43,7 +43,12 @@ pub(super) enum State {
     /// The dial is due and waits for a permit.
     Waiting { since: Instant, backoff: Backoff },
     /// The dial is in flight.
-    Connecting { deadline: Instant, backoff: Backoff },
+    Connecting {
+        deadline: Instant,
+        /// When the next connect is to start; none once there is a connection.
+        overlap_at: Option<Instant>,
+        backoff: Backoff,
+    },
     /// The tunnel is up.
     Established { since: Instant, backoff: Backoff },
     /// The tunnel finishes what runs on it and is not replaced by itself.
@@ -78,11 +83,19 @@ impl Place {
         }
     }
 
-    pub(super) const fn deadline(&self) -> Option<Deadline> {
+    pub(super) fn deadline(&self) -> Option<Deadline> {
         match self.state {
             State::Backoff { until, .. } => Some(Deadline {
                 at: until,
                 reason: "backoff",
+            }),
+            State::Connecting {
+                overlap_at: Some(at),
+                deadline,
+                ..
+            } if at < deadline => Some(Deadline {
+                at,
+                reason: "no connection yet",
             }),
             State::Connecting { deadline, .. } => Some(Deadline {
                 at: deadline,

@@ -4,6 +4,7 @@
 
 mod calm;
 mod histories;
+mod overlap;
 mod pace;
 mod table;
 mod targets;
@@ -28,6 +29,8 @@ fn policy() -> DialerPolicy {
     DialerPolicy {
         max_dials: 4,
         drain_timeout: Duration::from_secs(10),
+        // A dial is one connect, but where a test is about more.
+        overlap: Duration::from_secs(3_600),
         ..DialerPolicy::default()
     }
 }
@@ -93,7 +96,12 @@ impl Script {
     }
 
     fn established(&mut self, letter: char) -> &mut Self {
-        self.dialer.on_established(self.now, self.slot(letter));
+        self.dialer.on_established(self.now, self.slot(letter), None);
+        self
+    }
+
+    fn connected(&mut self, letter: char) -> &mut Self {
+        self.dialer.on_connected(self.now, self.slot(letter));
         self
     }
 
@@ -149,6 +157,7 @@ impl Script {
                     };
                     ("dial", slot, format!(" h{}", host.ip().octets()[3]))
                 }
+                Action::Overlap { slot } => ("overlap", slot, String::new()),
                 Action::Abort { slot, timed_out } => {
                     (if timed_out { "time out" } else { "abort" }, slot, String::new())
                 }

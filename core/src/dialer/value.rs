@@ -27,6 +27,9 @@ pub struct DialerPolicy {
     pub max_dials: u32,
     /// For the connect and the handshake together.
     pub dial_timeout: Duration,
+    /// After so long without a connection, or up to half of it less, another connect starts beside those in flight, again
+    /// and again: a link that heals is tried at once, and not when the kernel sends its SYN again (after 1, 3, 7 s).
+    pub overlap: Duration,
     /// A tunnel that lived this long, and no less than the shortest wait, proves the host good: the backoff begins
     /// anew.
     pub stable_after: Duration,
@@ -40,6 +43,7 @@ impl Default for DialerPolicy {
             backoff: BackoffPolicy::default(),
             max_dials: 16,
             dial_timeout: Duration::from_secs(5),
+            overlap: Duration::from_millis(600),
             stable_after: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
         }
@@ -115,6 +119,11 @@ pub enum Action {
         cluster: ClusterName,
         /// At this address.
         host: SocketAddr,
+    },
+    /// Start another connect of a dial beside those in flight; the first that gets a connection is the dial's.
+    Overlap {
+        /// Of this slot.
+        slot: Slot,
     },
     /// Drop a dial in flight.
     Abort {

@@ -18,6 +18,10 @@ pub const HEAD_BYTES_MAX: usize = 60 * 1024;
 /// The most headers (wire.md 2.3: Envoy's limit).
 pub const HEADERS_MAX: usize = 100;
 
+/// In the response to an Eddy: over how many milliseconds to spread redials once the responder refuses connections. A
+/// responder with a large fleet asks for more than the initiator's own `dial.refused_max`.
+pub const REDIAL_SPREAD: &str = "x-eddy-redial-spread";
+
 /// How the handshake looks to what is between the two ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {

@@ -1,5 +1,7 @@
 //! The request: what an initiator offers, and what a responder demands of it.
 
+use std::time::Duration;
+
 use std::net::SocketAddr;
 
 use super::head::{self, Body};
@@ -140,6 +142,14 @@ impl Demands {
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: reverse-tunnel\r\n\r\n"
             }
         }
+    }
+
+    /// As [`Demands::accept`], and asks an Eddy to spread its redials.
+    pub fn accept_and_spread(&self, spread: Duration) -> Vec<u8> {
+        let plain = self.accept();
+        let head = plain.strip_suffix(b"\r\n").unwrap_or(plain);
+        let field = format!("{}: {}\r\n\r\n", super::REDIAL_SPREAD, spread.as_millis());
+        [head, field.as_bytes()].concat()
     }
 
     /// Reads a request from all that has come so far; `None` needs more.

@@ -10,6 +10,13 @@ use super::{HEAD_BYTES_MAX, HEADERS_MAX, Mode, Parsed};
 /// How much of a refusal's text is kept for the log, in bytes.
 const DETAIL_BYTES_MAX: usize = 200;
 
+/// A tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Over how long the responder asks to spread redials, once it refuses connections (Eddy).
+    pub spread: Option<Duration>,
+}
+
 /// Why there is no tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -71,7 +78,7 @@ impl std::error::Error for Rejection {}
 /// # Errors
 ///
 /// [`Rejection`] says why this connection is no tunnel.
-pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> {
+pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<Accepted>>, Rejection> {
     let window = head::window(bytes);
     let mut from = 0;
     loop {
@@ -88,11 +95,14 @@ pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> 
             .code
             .filter(|code| *code >= 100)
             .ok_or(Rejection::Malformed)?;
+        let accepted = Accepted {
+            spread: spread(answer.headers),
+        };
         match (mode, code) {
             (Mode::Plain, 200) => {
                 return match head::empty_body(answer.headers, &bytes[end..]) {
                     Body::Ends(body) => Ok(Some(Parsed {
-                        value: (),
+                        value: accepted,
                         consumed: end + body,
                     })),
                     Body::Partial => Ok(None),
@@ -103,7 +113,7 @@ pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> 
             }
             (Mode::Upgrade, 101) => {
                 return Ok(Some(Parsed {
-                    value: (),
+                    value: accepted,
                     consumed: end,
                 }));
             }
@@ -120,6 +130,12 @@ pub fn parse(mode: Mode, bytes: &[u8]) -> Result<Option<Parsed<()>>, Rejection> 
             }
         }
     }
+}
+
+fn spread(headers: &[httparse::Header<'_>]) -> Option<Duration> {
+    let value = head::value(headers, super::REDIAL_SPREAD)?;
+    let millis = std::str::from_utf8(value).ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
 }
 
 fn retry_after(headers: &[httparse::Header<'_>]) -> Option<Duration> {
@@ -185,6 +201,25 @@ mod tests {
         for cut in 0..YES.len() {
             assert_eq!(plain(&YES[..cut]), Ok(None), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_responder_may_ask_to_spread_redials() {
+        let spread = |text: &str| {
+            let head = format!("HTTP/1.1 200 OK\r\n{text}\r\n");
+            parse(Mode::Plain, head.as_bytes()).unwrap().unwrap().value.spread
+        };
+        assert_eq!(spread(""), None);
+        assert_eq!(
+            spread("X-Eddy-Redial-Spread: 1500\r\n"),
+            Some(Duration::from_millis(1_500))
+        );
+        assert_eq!(spread("x-eddy-redial-spread: soon\r\n"), None);
+        let demands = super::super::request::Demands::default();
+        let accept = demands.accept_and_spread(Duration::from_secs(2));
+        let parsed = parse(Mode::Plain, &accept).unwrap().unwrap();
+        assert_eq!(parsed.value.spread, Some(Duration::from_secs(2)));
+        assert_eq!(parsed.consumed, accept.len());
     }
 
     #[test]

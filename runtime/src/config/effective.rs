@@ -211,6 +211,8 @@ impl Page {
             page.entry("first_retry", Text(dial.first_retry));
             page.entry("refused_max", Text(dial.refused_max));
             page.entry("silent_max", Text(dial.silent_max));
+            page.entry("rejected_max", Text(dial.rejected_max));
+            page.entry("overlap", Text(dial.overlap));
             page.entry("stable_after", Text(dial.stable_after));
             page.entry("path", scalar(&dial.path));
             page.entry("http_upgrade", dial.http_upgrade);

@@ -151,6 +151,10 @@ pub struct DialConfig {
     pub refused_max: Duration,
     /// The longest pause after a host stayed silent.
     pub silent_max: Duration,
+    /// The longest pause after a responder rejected this initiator, or where an address seems to be out of date.
+    pub rejected_max: Duration,
+    /// After how long without a connection another connect starts beside those in flight.
+    pub overlap: Duration,
     /// How long a tunnel must live for its failures to be forgotten.
     pub stable_after: Duration,
     /// The path that the handshake asks for.
@@ -315,6 +319,8 @@ impl DialConfig {
                 "first_retry",
                 "refused_max",
                 "silent_max",
+                "rejected_max",
+                "overlap",
                 "stable_after",
                 "path",
                 "http_upgrade",
@@ -329,8 +335,10 @@ impl DialConfig {
             timeout: dial.duration("timeout", secs(5), positive(secs(300)))?,
             max_in_flight: dial.number("max_in_flight", 16, 1..=u32::MAX)?,
             first_retry,
-            refused_max: longest("refused_max", millis(500))?,
-            silent_max: longest("silent_max", secs(10))?,
+            refused_max: longest("refused_max", millis(200))?,
+            silent_max: longest("silent_max", millis(500))?,
+            rejected_max: longest("rejected_max", secs(10))?,
+            overlap: dial.duration("overlap", millis(600), millis(100)..=LONGEST)?,
             stable_after: dial.duration("stable_after", secs(5), or_none(LONGEST))?,
             path: dial.text("path", DEFAULT_PATH.to_owned(), value::path)?,
             http_upgrade: dial.flag("http_upgrade", false)?,

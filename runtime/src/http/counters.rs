@@ -196,14 +196,14 @@ impl<C: AsRef<Counters>> Running<C> {
         }
     }
 
-    /// The answer broke off in its body; `why`, if that is known.
-    pub(crate) fn truncate(&mut self, why: Option<Refusal>) {
+    /// The answer broke off in its body, for this reason.
+    pub(crate) fn truncate(&mut self, why: &'static str) {
         if !matches!(self.progress, Progress::Ended(_)) {
+            if let Some(record) = self.record() {
+                record.reason = Some(why);
+            }
             self.progress = Progress::Ended(Outcome::Truncated);
             increase(&self.counters.as_ref().truncated);
-            if let Some(record) = self.record() {
-                record.reason = why.map(Refusal::label);
-            }
         }
     }
 }

@@ -1,16 +1,19 @@
 //! One dial: connect, offer, read the answer; then the tunnel lives in the same task.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 
 use eddy_core::dialer::DialFailure;
 use eddy_core::handshake::request::Offer;
-use eddy_core::handshake::response::{self, Rejection};
+use eddy_core::handshake::response::{self, Accepted, Rejection};
 use eddy_core::handshake::{Mode, Parsed};
 use eddy_core::identity::{ClusterName, TunnelId};
 use eddy_core::timings::Timing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use super::{Berth, Worker, tunnel};
 use crate::latch::Latch;
@@ -19,21 +22,31 @@ use crate::net::{BACKSTOP, Network, Stream, UNSENT_MAX};
 /// The responder's word for a node id that another process has (409 Conflict).
 const TAKEN: u16 = 409;
 
+/// What the dialer asks of a dial, and of the tunnel that it becomes.
+pub(super) struct Signals {
+    /// Another connect beside those in flight.
+    pub(super) overlap: Rc<Notify>,
+    /// No new requests; then the end.
+    pub(super) drain: Latch,
+}
+
 /// Dials for a berth. Dropping the task is how a dial is aborted.
 pub(super) async fn run<N: Network>(
     worker: Rc<Worker<N>>,
     berth: Berth,
     cluster: ClusterName,
     host: SocketAddr,
-    drain: Latch,
+    signals: Signals,
 ) {
     let (tunnel, began) = (worker.next_tunnel(), worker.clock.now());
-    match shake_hands(&worker, berth, tunnel, &cluster, host).await {
-        Ok((stream, leftover)) => {
+    match shake_hands(&worker, berth, tunnel, &cluster, host, &signals.overlap).await {
+        Ok((stream, leftover, accepted)) => {
             worker.time(Timing::Dial, began);
             *worker.succeeded.borrow_mut().entry(cluster).or_default() += 1;
-            worker.tell(berth, |dialer, now, slot| dialer.on_established(now, slot));
-            let why = tunnel::run(&worker, berth, tunnel, host, stream, leftover, drain).await;
+            worker.tell(berth, |dialer, now, slot| {
+                dialer.on_established(now, slot, accepted.spread)
+            });
+            let why = tunnel::run(&worker, berth, tunnel, host, stream, leftover, signals.drain).await;
             worker.tasks.borrow_mut().remove(&berth);
             worker.tell(berth, |dialer, now, slot| dialer.on_closed(now, slot, why));
         }
@@ -53,7 +66,8 @@ async fn shake_hands<N: Network>(
     tunnel: TunnelId,
     cluster: &ClusterName,
     host: SocketAddr,
-) -> Result<(N::Stream, Vec<u8>), DialFailure> {
+    overlap: &Notify,
+) -> Result<(N::Stream, Vec<u8>, Accepted), DialFailure> {
     let dial = &worker.config.dial;
     let mode = if dial.http_upgrade {
         Mode::Upgrade
@@ -76,7 +90,9 @@ async fn shake_hands<N: Network>(
         };
         offer.encode()
     };
-    let mut stream = worker.net.connect(host).await.map_err(|error| failure(&error))?;
+    let connected = connect(&worker.net, host, overlap).await;
+    let mut stream = connected.map_err(|error| failure(&error))?;
+    worker.tell(berth, |dialer, now, slot| dialer.on_connected(now, slot));
     stream.give_up_after(BACKSTOP);
     stream.limit_unsent(UNSENT_MAX);
     stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;
@@ -88,12 +104,30 @@ async fn shake_hands<N: Network>(
         }
         match response::parse(mode, &bytes) {
             Ok(None) => {}
-            Ok(Some(Parsed { consumed, .. })) => {
+            Ok(Some(Parsed { value, consumed })) => {
                 let leftover = bytes.split_off(consumed);
-                return Ok((stream, leftover));
+                return Ok((stream, leftover, value));
             }
             Err(rejection) => return Err(rejected(host, rejection)),
         }
+    }
+}
+
+/// The first of the connects that comes to something, be it a connection or a refusal. Another one starts whenever `overlap`
+/// asks for it.
+async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io::Result<N::Stream> {
+    let mut connects = vec![Box::pin(net.connect(host))];
+    loop {
+        let first = poll_fn(|cx| {
+            let done = connects.iter_mut().map(|connect| connect.as_mut().poll(cx));
+            done.filter(Poll::is_ready).next().unwrap_or(Poll::Pending)
+        });
+        tokio::select! {
+            biased;
+            connected = first => return connected,
+            () = overlap.notified() => {}
+        }
+        connects.push(Box::pin(net.connect(host)));
     }
 }
 

@@ -153,6 +153,8 @@ struct Task {
     cluster: ClusterName,
     host: SocketAddr,
     abort: AbortHandle,
+    /// Another connect is to start beside those in flight.
+    overlap: Rc<Notify>,
     drain: Latch,
 }
 
@@ -260,9 +262,11 @@ impl<N: Network> Worker<N> {
                 first: dial.first_retry,
                 refused_max: dial.refused_max,
                 silent_max: dial.silent_max,
+                rejected_max: dial.rejected_max,
             },
             max_dials: dial.max_in_flight,
             dial_timeout: dial.timeout,
+            overlap: dial.overlap,
             stable_after: dial.stable_after,
             drain_timeout: config.drain_timeout,
         };
@@ -421,8 +425,12 @@ impl<N: Network> Worker<N> {
         match action {
             Action::Dial { slot, cluster, host } => {
                 let berth = (lane, slot);
-                let drain = Latch::default();
-                let task = dial::run(Rc::clone(self), berth, cluster.clone(), host, drain.clone());
+                let (drain, overlap) = (Latch::default(), Rc::new(Notify::new()));
+                let signals = dial::Signals {
+                    overlap: Rc::clone(&overlap),
+                    drain: drain.clone(),
+                };
+                let task = dial::run(Rc::clone(self), berth, cluster.clone(), host, signals);
                 let abort = tokio::task::spawn_local(task).abort_handle();
                 self.tasks.borrow_mut().insert(
                     berth,
@@ -430,9 +438,15 @@ impl<N: Network> Worker<N> {
                         cluster,
                         host,
                         abort,
+                        overlap,
                         drain,
                     },
                 );
+            }
+            Action::Overlap { slot } => {
+                if let Some(task) = self.tasks.borrow().get(&(lane, slot)) {
+                    task.overlap.notify_one();
+                }
             }
             Action::Abort { slot, timed_out } => {
                 if let Some(task) = self.cut((lane, slot)).filter(|_| timed_out) {

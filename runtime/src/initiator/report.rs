@@ -52,6 +52,7 @@ impl<N: Network> Worker<N> {
             tunnels: tunnels.collect(),
             closed: closed.collect(),
             streams: Vec::new(),
+            routable: Vec::new(),
             hosts: self.hosts(calendar.now),
         }
     }

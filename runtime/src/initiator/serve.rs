@@ -114,7 +114,7 @@ impl<N: Network> Follow for Following<N> {
     fn broken(&mut self, error: &hyper::Error) {
         let why = services::refusal(error);
         tracing::debug!(%error, reason = why.label(), "the body of the service's response broke off");
-        self.running.truncate(Some(why));
+        self.running.truncate(why.label());
     }
 }
 

@@ -28,8 +28,9 @@ const SEQUENCE_AT: usize = 8;
 /// `inet_diag_msg`: family, state, timer, retransmissions, a 48-byte socket id, then expires, rqueue, wqueue.
 const STATE_AT: usize = NLMSGHDR_LEN + 1;
 const WQUEUE_AT: usize = NLMSGHDR_LEN + 4 + 48 + 8;
-/// `TCP_ESTABLISHED` (linux/tcp_states.h).
+// linux/tcp_states.h
 const ESTABLISHED: u8 = 1;
+const LISTEN: u8 = 10;
 /// The kernel answers within the send; the limit is for sandboxes that swallow the question.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -137,6 +138,8 @@ fn parse(answer: &[u8]) -> Option<Diagnosed> {
             let unacknowledged = u32::from_ne_bytes(four(WQUEUE_AT)?);
             Some(match *answer.get(STATE_AT)? {
                 ESTABLISHED => Diagnosed::Open { unacknowledged },
+                // Where there is no such connection, the kernel finds the listener of its address.
+                LISTEN => Diagnosed::Gone,
                 _ => Diagnosed::Closing { unacknowledged },
             })
         }

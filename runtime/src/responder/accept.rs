@@ -1,5 +1,6 @@
 //! New connections on the tunnel port: the handshake, its refusals, and the JSON API that shares the port.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use eddy_core::handshake::request::{Announcement, Verdict};
 use eddy_core::handshake::{HEAD_BYTES_MAX, Refusal};
 use eddy_core::identity::Identity;
+use eddy_core::instance::Instance;
 use eddy_core::time::Instant;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -32,6 +34,14 @@ const LINGER_BYTES_MAX: usize = 4 << 20;
 /// When a dial that came on top of too many is to come back: spread, so that a stampede does not return as one.
 const COME_BACK_MIN: Duration = Duration::from_secs(1);
 const COME_BACK_MAX: Duration = Duration::from_secs(5);
+/// How many redials of a fleet that is refused a responder wants to see in a second, on average over the fleet's spread: a
+/// fleet of N spreads over N times this.
+const REDIAL_SPREAD_EACH: Duration = Duration::from_micros(100);
+/// Fleets that spread over less are left to `dial.refused_max`.
+const REDIAL_SPREAD_MIN: Duration = Duration::from_millis(200);
+/// So much later at most, for each initiator that is away, those come back that came on top of too many.
+const COME_BACK_EACH: Duration = Duration::from_micros(500);
+
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -166,7 +176,9 @@ async fn read_request<N: Network>(
             biased;
             read = stream.read_buf(&mut bytes) => read,
             why = place.evicted() => {
-                let retry_after = worker.rng.borrow_mut().between(COME_BACK_MIN, COME_BACK_MAX);
+                let away = u32::try_from(worker.absences.borrow().away()).unwrap_or(u32::MAX);
+                let latest = COME_BACK_MAX.max(COME_BACK_EACH.saturating_mul(away));
+                let retry_after = worker.rng.borrow_mut().between(COME_BACK_MIN, latest);
                 return Err(Refusal::Evicted { why, retry_after });
             }
             () = worker.clock.until(deadline) => return Err(Refusal::Timeout),
@@ -232,6 +244,18 @@ fn take<N: Network>(
             worker.registry.borrow_mut().on_misplaced(placement.tunnel);
             worker.count_handshake("registration_failed");
         }
+    }
+}
+
+impl<N: Network> Worker<N> {
+    /// The response that makes a connection a tunnel. An Eddy is asked to spread its redials if the fleet is large.
+    pub(super) fn accept(&self, instance: Option<Instance>) -> Cow<'static, [u8]> {
+        let tunnels = u32::try_from(self.links.borrow().len()).unwrap_or(u32::MAX);
+        let spread = REDIAL_SPREAD_EACH.saturating_mul(tunnels);
+        if instance.is_none() || spread < REDIAL_SPREAD_MIN {
+            return self.demands.accept().into();
+        }
+        self.demands.accept_and_spread(spread).into()
     }
 }
 

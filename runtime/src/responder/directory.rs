@@ -10,7 +10,7 @@ use eddy_core::registry::{Action, Fact, Registry};
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
 
-use super::{Introduction, Link, Listing, Message, Sender, Worker, YOUNG_FOR};
+use super::{Introduction, Link, Listing, Message, Orphans, Sender, Worker, YOUNG_FOR};
 use crate::http::counters::increase;
 use crate::net::Network;
 
@@ -56,6 +56,11 @@ impl<N: Network> Worker<N> {
             Fact::Draining { tunnel } | Fact::Closed { tunnel } => {
                 self.duplicates.borrow_mut().on_closed(*tunnel);
                 self.remove(*tunnel);
+                if let (Fact::Draining { .. }, Some(orphans)) =
+                    (fact, self.orphans.borrow_mut().get_mut(tunnel))
+                {
+                    orphans.draining = true;
+                }
             }
         }
     }
@@ -91,8 +96,8 @@ impl<N: Network> Worker<N> {
     /// How many requests of this worker are on the tunnels of an identity.
     pub(super) fn requests_of(&self, identity: &Identity) -> u32 {
         let orphans = self.orphans.borrow();
-        let orphans = orphans.values().filter(|(whose, _)| **whose == *identity);
-        let left: u32 = orphans.map(|(_, streams)| *streams).sum();
+        let orphans = orphans.values().filter(|orphans| *orphans.identity == *identity);
+        let left: u32 = orphans.map(|orphans| orphans.streams).sum();
         self.cache.borrow().requests(identity) + left
     }
 
@@ -106,9 +111,9 @@ impl<N: Network> Worker<N> {
             }
         }
         let mut orphans = self.orphans.borrow_mut();
-        if let Some((_, streams)) = orphans.get_mut(&tunnel) {
-            *streams -= 1;
-            if *streams == 0 {
+        if let Some(left) = orphans.get_mut(&tunnel) {
+            left.streams -= 1;
+            if left.streams == 0 {
                 orphans.remove(&tunnel);
             }
         }
@@ -124,7 +129,11 @@ impl<N: Network> Worker<N> {
             }
             let streams = cache.streams(tunnel);
             if streams > 0 {
-                let orphans = (Arc::clone(identity), streams);
+                let orphans = Orphans {
+                    identity: Arc::clone(identity),
+                    streams,
+                    draining: false,
+                };
                 self.orphans.borrow_mut().insert(tunnel, orphans);
             }
         }
@@ -132,6 +141,12 @@ impl<N: Network> Worker<N> {
         self.links.borrow_mut().remove(&tunnel);
         self.movers.borrow_mut().remove(&tunnel);
         self.left.notify_waiters();
+    }
+
+    /// Whether a tunnel on which this worker has requests is drained by one of its ends.
+    pub(super) fn is_draining(&self, tunnel: TunnelId) -> bool {
+        let orphans = self.orphans.borrow();
+        orphans.get(&tunnel).is_some_and(|orphans| orphans.draining)
     }
 
     /// Whether the initiator of a tunnel of this worker is an Eddy.

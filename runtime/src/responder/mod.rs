@@ -155,6 +155,14 @@ struct Guest {
     orders: Orders,
 }
 
+/// Requests of this worker on a tunnel that has left the directory.
+struct Orphans {
+    identity: Arc<Identity>,
+    streams: u32,
+    /// An end of the tunnel drains it.
+    draining: bool,
+}
+
 /// Where requests for a tunnel go.
 enum Link {
     /// The tunnel is idle: its owner must be asked.
@@ -204,7 +212,7 @@ struct Worker<N: Network> {
     /// The last handshakes that were refused.
     refusals: RefCell<Refusals>,
     /// Requests of this worker on tunnels that have left the directory.
-    orphans: RefCell<BTreeMap<TunnelId, (Arc<Identity>, u32)>>,
+    orphans: RefCell<BTreeMap<TunnelId, Orphans>>,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
     pending: Rc<PendingHandshakes>,
     /// Refused connections whose peer may still read the refusal.

@@ -61,10 +61,13 @@ impl<N: Network> AsRef<Counters> for Numbers<N> {
     }
 }
 
+/// Why a response broke off that was on a tunnel which one of its ends drained: the drain took longer than that end allows.
+const DRAINED: &str = "drained";
+
 /// Lasts as long as the body of an answer.
 pub(super) struct Following<N: Network> {
     running: Running<Numbers<N>>,
-    _lease: Lease<N>,
+    lease: Lease<N>,
 }
 
 impl<N: Network> Follow for Following<N> {
@@ -77,7 +80,12 @@ impl<N: Network> Follow for Following<N> {
     }
 
     fn broken(&mut self, _: &hyper::Error) {
-        self.running.truncate(None);
+        let drained = self.lease.worker.is_draining(self.lease.tunnel);
+        self.running.truncate(if drained {
+            DRAINED
+        } else {
+            Refusal::TunnelLost.label()
+        });
     }
 }
 
@@ -115,10 +123,7 @@ pub(super) async fn proxy<N: Network>(
                 head.headers
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            let follow = Following {
-                running,
-                _lease: lease,
-            };
+            let follow = Following { running, lease };
             Response::from_parts(head, Answer::stream(body, follow, bodiless))
         }
         Err(Failed::Refused(why, text)) => {

@@ -64,8 +64,10 @@ impl<N: Network> Worker<N> {
         let streams = links.keys().filter(is_asked);
         let streams = streams.map(|id| (id.to_string(), cache.streams(*id)));
         let orphans = self.orphans.borrow();
-        let orphans = orphans.iter().filter(|(_, (whose, _))| ask.is_about(whose));
-        let streams = streams.chain(orphans.map(|(id, (_, streams))| (id.to_string(), *streams)));
+        let orphans = orphans
+            .iter()
+            .filter(|(_, orphans)| ask.is_about(&orphans.identity));
+        let streams = streams.chain(orphans.map(|(id, orphans)| (id.to_string(), orphans.streams)));
         let streams = streams.collect();
         let identities = self.config.stats.detailed.then(|| {
             let mut identities = BTreeMap::new();
@@ -85,6 +87,10 @@ impl<N: Network> Worker<N> {
             tunnels: tunnels.collect(),
             closed: closed.collect(),
             streams,
+            routable: match ask {
+                Ask::Everything => cache.tunnels().collect(),
+                Ask::Numbers | Ask::Of(_) => Vec::new(),
+            },
             hosts: Vec::new(),
         }
     }

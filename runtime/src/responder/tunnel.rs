@@ -45,7 +45,7 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     stream.limit_unsent(UNSENT_MAX);
     let _present = worker.tunnels.enter();
     let answered = async {
-        stream.write_all(worker.demands.accept()).await.ok()?;
+        stream.write_all(&worker.accept(instance)).await.ok()?;
         stream.flush().await.ok()
     };
     let answered = answered.await.is_some();

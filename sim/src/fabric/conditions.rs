@@ -11,6 +11,9 @@ pub(super) const SEGMENT: usize = 1460;
 /// What Linux waits before it sends a lost segment again, at least (RFC 6298 with Linux' minimum).
 pub(super) const RETRANSMISSION: Duration = Duration::from_millis(200);
 
+/// The queue in front of a link with limited bandwidth.
+const QUEUE: u64 = 64 * 1024;
+
 /// The condition of one direction of a link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
@@ -20,6 +23,8 @@ pub struct Conditions {
     pub loss: f64,
     /// Bytes per second, if that is limited.
     pub bandwidth: Option<u64>,
+    /// Bytes that wait in front of a link with limited bandwidth, of all connections between the two machines.
+    pub queue: u64,
     /// Bytes that may be under way or unread, which is when the writer has to wait.
     pub window: usize,
     /// Reads and writes move at most so many bytes at a time, for the first KiB of a connection.
@@ -56,6 +61,7 @@ impl Default for Conditions {
             latency: Duration::from_millis(1)..=Duration::from_millis(5),
             loss: 0.0,
             bandwidth: None,
+            queue: QUEUE,
             window: 256 * 1024,
             cut: None,
             glue: false,

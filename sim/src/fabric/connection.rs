@@ -1,10 +1,10 @@
 //! A connection as both its ends share it.
 
-use std::net::SocketAddr;
-use std::task::Waker;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::ProcessId;
+use super::flow::Flow;
 
 /// Numbers connections in the order in which they came up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,15 +47,6 @@ pub(super) enum End {
     Closed(usize),
 }
 
-/// What is under way in one direction.
-#[derive(Default)]
-pub(super) struct Flow {
-    pub(super) unread: usize,
-    pub(super) written: u64,
-    pub(super) written_at: Duration,
-    pub(super) writer: Option<Waker>,
-}
-
 /// The shared state of a connection.
 pub(super) struct Connection {
     pub(super) client: SocketAddr,
@@ -85,13 +76,13 @@ pub struct ConnectionInfo {
 }
 
 impl Connection {
-    pub(super) fn new(client: SocketAddr, server: SocketAddr, opened_at: Duration) -> Self {
+    pub(super) fn new(client: SocketAddr, server: SocketAddr, opened_at: Duration, flows: [Flow; 2]) -> Self {
         Self {
             client,
             server,
             opened_at,
             ends: [End::Coming; 2],
-            flows: [Flow::default(), Flow::default()],
+            flows,
             silent: None,
         }
     }
@@ -109,8 +100,17 @@ impl Connection {
         &mut self.flows[side.index()]
     }
 
-    pub(super) fn fall_silent(&mut self) {
+    pub(super) fn fall_silent(&mut self, now: Duration) {
         self.silent = Some([self.flows[0].written, self.flows[1].written]);
+        self.flows.iter_mut().for_each(|flow| flow.fall_silent(now));
+    }
+
+    /// The addresses that the bytes of `side` go from and to.
+    pub(super) const fn path(&self, side: Side) -> (IpAddr, IpAddr) {
+        match side {
+            Side::Client => (self.client.ip(), self.server.ip()),
+            Side::Server => (self.server.ip(), self.client.ip()),
+        }
     }
 
     /// How much of what `side` writes can be read at all.

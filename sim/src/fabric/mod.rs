@@ -1,14 +1,18 @@
 //! The network as an outsider sees it: who is connected to whom, which paths are open, what each name means.
 //!
-//! turmoil carries the segments. This layer adds what it does not model (cuts, losses, slow and silent links, a
-//! byte window, SYNs that are sent again) and remembers every connection, so that an observer need not ask the
-//! code under test.
+//! turmoil carries the segments. This layer adds what it does not model (cuts, losses, links with limited bandwidth and a
+//! queue, silent links, a byte window, acknowledgements, SYNs that are sent again) and remembers every connection, so that
+//! an observer need not ask the code under test.
 
+mod bottleneck;
 mod conditions;
 mod connection;
+mod flow;
+mod meter;
 mod network;
 mod path;
 mod stream;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +21,10 @@ use std::time::Duration;
 
 pub use self::conditions::{Conditions, Silence, Stall};
 pub use self::connection::{ConnectionId, ConnectionInfo, Side};
-pub use self::network::{SimListener, SimNetwork};
-pub use self::stream::{SimMeter, SimStream};
+pub use self::meter::SimMeter;
+pub use self::network::{Share, SimListener, SimNetwork};
+pub use self::path::Passage;
+pub use self::stream::SimStream;
 
 use self::connection::Connection;
 use self::path::Paths;
@@ -60,6 +66,8 @@ struct State {
     count: u64,
     /// The newest connection of each pair of client and server address.
     pairs: BTreeMap<(SocketAddr, SocketAddr), ConnectionId>,
+    /// The ports at which single workers accept, by host, shared port and worker.
+    doors: BTreeMap<(IpAddr, u16, u16), u16>,
     events: Vec<(Duration, NetEvent)>,
     /// How many silenced connections each path has had.
     silenced: BTreeMap<(IpAddr, IpAddr), u32>,
@@ -117,11 +125,6 @@ impl Fabric {
     /// Sets what the path from one address to another does to the bytes on it.
     pub fn set_conditions(&self, from: IpAddr, to: IpAddr, conditions: &Conditions) {
         self.state().paths.set_conditions(from, to, conditions.clone());
-    }
-
-    /// Blocks new connections on a path, or lets them pass again; what turmoil does to the segments is said to it apart.
-    pub fn set_open(&self, from: IpAddr, to: IpAddr, open: bool) {
-        self.state().paths.set_open(from, to, open);
     }
 
     /// What happened since the last call.

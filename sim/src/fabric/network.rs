@@ -11,6 +11,7 @@ use eddy_runtime::net::{Listener, Network, Resolved, Sharing};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, End, Side};
+use super::flow::Flow;
 use super::stream::SimStream;
 use super::{ConnectionId, Fabric, NetEvent, ProcessId, now};
 
@@ -22,10 +23,20 @@ pub struct SimNetwork {
     address: IpAddr,
 }
 
-/// A worker's share of a listener: the workers of a process take turns at one.
+/// The first port of a worker's own door.
+const FIRST_DOOR: u16 = 30_000;
+
+/// A worker's share of a listener: the workers of a process take turns at one. A worker of several also has a door of its
+/// own, so that an observer can choose who serves a request.
 pub struct SimListener {
-    listener: Rc<TcpListener>,
+    share: Share,
     net: SimNetwork,
+}
+
+/// What a worker listens to, before it does.
+pub struct Share {
+    common: Rc<TcpListener>,
+    door: Option<TcpListener>,
 }
 
 impl SimNetwork {
@@ -44,6 +55,12 @@ impl SimNetwork {
             address,
             ..self.clone()
         }
+    }
+
+    /// The address at which one worker of a process accepts, of those that share an address.
+    pub(crate) fn door(&self, shared: SocketAddr, worker: u16) -> SocketAddr {
+        let port = self.fabric.door(shared.ip(), shared.port(), worker);
+        SocketAddr::new(shared.ip(), port.unwrap_or_else(|| shared.port()))
     }
 
     /// Opens a listener that is not shared.
@@ -73,9 +90,15 @@ impl SimNetwork {
         let id = known.unwrap_or_else(|| {
             state.count += 1;
             let id = ConnectionId(state.count);
+            let flow = |from: SocketAddr, to: SocketAddr| {
+                let (from, to) = (from.ip(), to.ip());
+                let back = *state.paths.conditions(to, from).latency.end();
+                Flow::new(back, state.paths.condition(from, to))
+            };
+            let flows = [flow(pair.0, pair.1), flow(pair.1, pair.0)];
             state
                 .connections
-                .insert(id, Connection::new(pair.0, pair.1, now()));
+                .insert(id, Connection::new(pair.0, pair.1, now(), flows));
             state.pairs.insert(pair, id);
             id
         });
@@ -118,6 +141,19 @@ impl SimNetwork {
     }
 }
 
+impl Fabric {
+    fn door(&self, host: IpAddr, port: u16, worker: u16) -> Option<u16> {
+        self.state().doors.get(&(host, port, worker)).copied()
+    }
+
+    /// The port of a worker's own door, which stays the same when its process is started again.
+    fn make_door(&self, host: IpAddr, port: u16, worker: u16) -> u16 {
+        let doors = &mut self.state().doors;
+        let next = FIRST_DOOR + u16::try_from(doors.len()).unwrap_or(u16::MAX - FIRST_DOOR);
+        *doors.entry((host, port, worker)).or_insert(next)
+    }
+}
+
 /// When the kernel sends the SYN again: after 1 s, then after twice as long each time (tcp(7), `tcp_syn_retries`).
 fn next_syn(started: Duration, now: Duration) -> Duration {
     let mut after = Duration::from_secs(1);
@@ -131,14 +167,22 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     async fn accept(&self) -> io::Result<(SimStream, SocketAddr)> {
-        let (stream, peer) = self.listener.accept().await?;
+        let Share { common, door } = &self.share;
+        let (stream, peer) = match door {
+            None => common.accept().await?,
+            Some(door) => tokio::select! {
+                biased;
+                accepted = common.accept() => accepted?,
+                accepted = door.accept() => accepted?,
+            },
+        };
         Ok((self.net.attach(stream, Side::Server)?, peer))
     }
 }
 
 impl Network for SimNetwork {
     type Stream = SimStream;
-    type Bound = Rc<TcpListener>;
+    type Bound = Share;
     type Parcel = SimStream;
     type Listener = SimListener;
 
@@ -176,16 +220,25 @@ impl Network for SimNetwork {
     ) -> io::Result<(SocketAddr, Vec<Self::Bound>)> {
         // A simulated host has one address, and turmoil takes the wildcard for it.
         let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
-        let listener = Rc::new(TcpListener::bind(everywhere).await?);
-        let addr = listener.local_addr()?;
-        Ok((addr, (0..shares).map(|_| Rc::clone(&listener)).collect()))
+        let common = Rc::new(TcpListener::bind(everywhere).await?);
+        let addr = common.local_addr()?;
+        let mut bound = Vec::new();
+        for worker in 0..shares {
+            let door = if shares > 1 {
+                let port = self.fabric.make_door(self.address, addr.port(), worker);
+                Some(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?)
+            } else {
+                None
+            };
+            let common = Rc::clone(&common);
+            bound.push(Share { common, door });
+        }
+        Ok((addr, bound))
     }
 
-    fn listen(&self, bound: Self::Bound) -> io::Result<SimListener> {
-        Ok(SimListener {
-            listener: bound,
-            net: self.clone(),
-        })
+    fn listen(&self, share: Share) -> io::Result<SimListener> {
+        let net = self.clone();
+        Ok(SimListener { share, net })
     }
 
     fn release(&self, stream: SimStream) -> io::Result<SimStream> {

@@ -8,13 +8,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use eddy_core::rng::Rng;
-use eddy_runtime::net::{Meter, Stream};
+use eddy_runtime::net::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use turmoil::net::TcpStream;
 
 use super::conditions::{CUT_UNTIL, Conditions, RETRANSMISSION, SEGMENT};
 use super::connection::{Connection, End, Side};
+use super::meter::SimMeter;
+use super::traffic::Readable;
 use super::{ConnectionId, Fabric, NetEvent, now};
 
 /// Chances are drawn as parts of this.
@@ -26,9 +28,9 @@ const SPURIOUS: u64 = 8;
 
 /// A simulated connection.
 pub struct SimStream {
-    fabric: Fabric,
-    id: ConnectionId,
-    side: Side,
+    pub(super) fabric: Fabric,
+    pub(super) id: ConnectionId,
+    pub(super) side: Side,
     inner: TcpStream,
     incoming: Conditions,
     outgoing: Conditions,
@@ -39,8 +41,10 @@ pub struct SimStream {
     pause: Option<Pin<Box<Sleep>>>,
     /// What was under way with a lost segment comes with its retransmission: no second loss before then.
     sound_until: Duration,
-    /// Until then the line is busy with what was read.
-    busy_until: Duration,
+    /// The next bytes are on a link with limited bandwidth until then.
+    transmission: Option<Pin<Box<Sleep>>>,
+    /// The send buffer holds as many unsent bytes as it may until then.
+    unsent: Option<Pin<Box<Sleep>>>,
 }
 
 impl SimStream {
@@ -64,7 +68,8 @@ impl SimStream {
             judged: false,
             pause: None,
             sound_until: Duration::ZERO,
-            busy_until: Duration::ZERO,
+            transmission: None,
+            unsent: None,
         }
     }
 
@@ -130,8 +135,39 @@ impl SimStream {
         self.inner.poll_peek(cx, &mut ReadBuf::new(&mut one)).map_ok(drop)
     }
 
-    fn read_piece(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
-        let most = self.piece(self.incoming.cut, self.received).min(buf.remaining());
+    /// How many bytes have come through a link with limited bandwidth; waits until there are some.
+    fn poll_transmitted(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.incoming.bandwidth.is_none() {
+            return Poll::Ready(usize::MAX);
+        }
+        loop {
+            if let Some(transmission) = &mut self.transmission {
+                ready!(transmission.as_mut().poll(cx));
+                self.transmission = None;
+            }
+            let (id, writer) = (self.id, self.side.other());
+            let mut state = self.fabric.state();
+            match state.readable(id, writer, self.received, now()) {
+                Readable::UpTo(bytes) => return Poll::Ready(usize::try_from(bytes).unwrap_or(usize::MAX)),
+                Readable::At(at) => self.transmission = Some(wait_until(at)),
+                Readable::Never => {
+                    state.wake_reader(id, writer, cx.waker());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn read_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let most = self
+            .piece(self.incoming.cut, self.received)
+            .min(most)
+            .min(buf.remaining());
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
         let read = part.filled().len();
@@ -149,15 +185,6 @@ impl SimStream {
         });
         if let Some(writer) = writer.flatten() {
             writer.wake();
-        }
-        if let Some(bandwidth) = self.incoming.bandwidth {
-            let takes = Duration::from_nanos(read as u64 * 1_000_000_000 / bandwidth.max(1));
-            self.busy_until = self.busy_until.max(now()) + takes;
-            let wait = self.busy_until - now();
-            // Timers count milliseconds: what is shorter adds up first.
-            if wait >= Duration::from_millis(1) {
-                self.pause = Some(Box::pin(tokio::time::sleep(wait)));
-            }
         }
     }
 
@@ -179,15 +206,31 @@ impl SimStream {
         room.unwrap_or(window)
     }
 
+    /// How many bytes the send buffer takes; waits until it takes some.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.outgoing.bandwidth.is_none() {
+            return Poll::Ready(usize::MAX);
+        }
+        loop {
+            if let Some(unsent) = &mut self.unsent {
+                ready!(unsent.as_mut().poll(cx));
+                self.unsent = None;
+            }
+            let mut state = self.fabric.state();
+            match state.unsent_room(self.id, self.side, now()) {
+                Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
+                Err(Some(at)) => self.unsent = Some(wait_until(at)),
+                Err(None) => {
+                    state.wake_writer(self.id, self.side, cx.waker());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
     fn wrote(&self, bytes: usize) {
-        let (side, at) = (self.side, now());
-        let written = self.with(|connection| {
-            let flow = connection.flow(side);
-            flow.unread += bytes;
-            flow.written += bytes as u64;
-            flow.written_at = at;
-            flow.written
-        });
+        self.fabric.state().wrote(self.id, self.side, bytes, now());
+        let written = self.with(|connection| connection.flow(self.side).written);
         if let (Some(written), Some(silence)) = (written, self.outgoing.silence)
             && written >= silence.after
         {
@@ -207,52 +250,28 @@ impl SimStream {
             .or_default();
         if *count < most {
             *count += 1;
-            connection.fall_silent();
+            connection.fall_silent(now());
             state.events.push((now(), NetEvent::Silenced(self.id)));
         }
     }
 }
 
-/// What the kernel of one end knows of a connection.
-pub struct SimMeter {
-    fabric: Fabric,
-    id: ConnectionId,
-    side: Side,
-    trip: Duration,
-}
-
-impl Meter for SimMeter {
-    /// Nothing is acknowledged earlier than two trips after the last write, which is when a real kernel would know.
-    fn unacknowledged(&self) -> Option<u64> {
-        let mut state = self.fabric.state();
-        let connection = state.connections.get_mut(&self.id)?;
-        let silent = connection.silent.is_some();
-        let flow = connection.flow(self.side);
-        let arrived = !silent && now() >= flow.written_at + self.trip;
-        Some(if arrived { 0 } else { 1 })
-    }
-
-    fn is_peer_closed(&self) -> bool {
-        let state = self.fabric.state();
-        let connection = state.connections.get(&self.id);
-        connection.is_none_or(|connection| matches!(connection.end(self.side.other()), End::Closed(_)))
-    }
+fn wait_until(at: Duration) -> Pin<Box<Sleep>> {
+    // Timers count milliseconds.
+    let wait = at.saturating_sub(now()).max(Duration::from_millis(1));
+    Box::pin(tokio::time::sleep(wait))
 }
 
 impl Stream for SimStream {
     type Meter = SimMeter;
 
     fn meter(&self) -> SimMeter {
-        SimMeter {
-            fabric: self.fabric.clone(),
-            id: self.id,
-            side: self.side,
-            trip: *self.incoming.latency.end() + *self.outgoing.latency.end(),
-        }
+        self.account_of_kernel()
     }
 
-    /// A simulated kernel takes no more than the window.
-    fn limit_unsent(&self, _: u32) {}
+    fn limit_unsent(&self, bytes: u32) {
+        self.limit_unsent_to(bytes);
+    }
 
     /// The backstop is not modelled: it must never be what notices.
     fn give_up_after(&self, _: Duration) {}
@@ -279,6 +298,7 @@ impl AsyncRead for SimStream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let transmitted = ready!(self.poll_transmitted(cx));
         loop {
             ready!(self.poll_pause(cx));
             if self.judged {
@@ -291,14 +311,19 @@ impl AsyncRead for SimStream {
                 self.pause = Some(Box::pin(tokio::time::sleep(late)));
             }
         }
-        let mut read = ready!(self.read_piece(cx, buf))?;
+        let mut read = ready!(self.read_piece(cx, buf, transmitted))?;
         self.judged = false;
-        while read > 0 && self.incoming.glue && self.incoming.cut.is_none() && buf.remaining() > 0 {
+        while read > 0
+            && read < transmitted
+            && self.incoming.glue
+            && self.incoming.cut.is_none()
+            && buf.remaining() > 0
+        {
             match self.poll_arrived(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
-            match self.read_piece(cx, buf) {
+            match self.read_piece(cx, buf, transmitted - read) {
                 // The end of the stream is for the next read to tell.
                 Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => break,
                 Poll::Ready(Ok(more)) => read += more,
@@ -311,7 +336,8 @@ impl AsyncRead for SimStream {
 
 impl AsyncWrite for SimStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let room = self.room(cx);
+        let unsent = ready!(self.poll_unsent(cx));
+        let room = self.room(cx).min(unsent);
         if room == 0 {
             return Poll::Pending;
         }
@@ -345,6 +371,7 @@ impl Drop for SimStream {
     fn drop(&mut self) {
         let mut state = self.fabric.state();
         let (id, side) = (self.id, self.side);
+        state.stop_sending(id, side.other());
         if let Some(connection) = state.connections.get_mut(&id) {
             if let End::Open(process) = connection.end(side) {
                 connection.set_end(side, End::Closed(process));

@@ -3,6 +3,7 @@
 //!
 //! It asks the code under test for one thing only: what it says of itself, to compare it with the truth.
 
+mod directories;
 mod disturbance;
 mod requests;
 mod truth;
@@ -17,7 +18,7 @@ use eddy_runtime::config::Config;
 pub(crate) use self::disturbance::{Disturbances, Impediment};
 pub(crate) use self::tunnels::Tunnels;
 
-use crate::scenario::{Process, Scenario};
+use crate::scenario::{Noise, Process, Scenario};
 use crate::world::ledger::Ledger;
 use crate::world::process::Slot;
 
@@ -88,8 +89,15 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(scenario: &Scenario, slots: Vec<Rc<Slot>>, ledger: Rc<Ledger>) -> Self {
-        let noise = scenario.noise.iter().map(|noise| {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        noises: &[Noise],
+        slots: Vec<Rc<Slot>>,
+        ledger: Rc<Ledger>,
+    ) -> Self {
+        // Connections that send nothing are never taken for tunnels.
+        let noise = noises.iter().filter(|noise| !noise.sends.is_empty());
+        let noise = noise.map(|noise| {
             let last = noise.start + noise.every * noise.connections;
             last + noise.stays
         });

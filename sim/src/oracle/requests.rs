@@ -69,7 +69,10 @@ impl Oracle {
                             "request {id} is sent into the tunnel of {}",
                             self.slots[process.0].name
                         ),
-                        seen: "it was refused: no tunnel".to_owned(),
+                        seen: match request.worker {
+                            None => "it was refused: no tunnel".to_owned(),
+                            Some(worker) => format!("worker {worker} refused it: no tunnel"),
+                        },
                     });
                 }
             }
@@ -146,6 +149,10 @@ fn check_once(id: u64, request: &Request) -> Result<(), Breach> {
         );
     }
     match &request.ended {
+        Some((_, Outcome::Foreign(other))) => breach(
+            format!("the response to request {id} is its own"),
+            format!("it is the response to request {other}"),
+        ),
         Some((_, Outcome::Answer { by: Some(by), .. })) if !request.delivered.contains(&ProcessId(*by)) => {
             breach(
                 format!("request {id} is answered by a service that got it"),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Breach, Invariant, Oracle};
 use crate::scenario::Role;
+use crate::world::claims::Claims;
 use crate::world::ledger::Outcome;
-use crate::world::process::{Claims, Slot};
+use crate::world::process::Slot;
 
 /// For so long nothing must have happened.
 const QUIET: Duration = Duration::from_secs(1);
@@ -26,7 +27,11 @@ impl Oracle {
             let Some(claims) = claims.as_ref().filter(|claims| claims.at + FRESH >= now) else {
                 continue;
             };
+            if matches!(self.processes[slot.id.0].role, Role::Peer { .. }) {
+                continue;
+            }
             self.check_tunnels(slot, claims)?;
+            self.check_directories(slot, claims)?;
             if self.ledger.open() == 0 && self.ledger.last_change() + QUIET + FRESH <= now {
                 self.check_requests(slot, claims)?;
             }
@@ -69,9 +74,11 @@ impl Oracle {
                     // Sent to the process before this one, it may have come to this one.
                     Some((_, Outcome::Answer { .. })) => unclear += 1,
                     // It may have had its answer on the way, or never have come.
-                    Some((_, Outcome::Broken(_) | Outcome::TimedOut | Outcome::Stopped)) | None => {
-                        unclear += 1
-                    }
+                    Some((
+                        _,
+                        Outcome::Broken(_) | Outcome::TimedOut | Outcome::Stopped | Outcome::Foreign(_),
+                    ))
+                    | None => unclear += 1,
                 }
             }
         });

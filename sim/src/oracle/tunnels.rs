@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fabric::{ConnectionId, ProcessId, Side};
@@ -11,6 +12,8 @@ use crate::fabric::{ConnectionId, ProcessId, Side};
 pub(crate) struct Tunnel {
     pub(crate) initiator: ProcessId,
     pub(crate) responder: ProcessId,
+    /// The address of the initiator's end.
+    pub(crate) client: SocketAddr,
     pub(crate) client_open: bool,
     pub(crate) server_open: bool,
     /// When both ends were there.
@@ -47,6 +50,7 @@ impl Tunnels {
         now: Duration,
         id: ConnectionId,
         (initiator, responder): (ProcessId, ProcessId),
+        client: SocketAddr,
     ) -> bool {
         let Entry::Vacant(place) = self.open.entry(id) else {
             return false;
@@ -55,6 +59,7 @@ impl Tunnels {
         place.insert(Tunnel {
             initiator,
             responder,
+            client,
             client_open: true,
             server_open: true,
             opened_at: now,
@@ -105,7 +110,7 @@ impl Tunnels {
     }
 
     /// Those that a process has or had an end of, the other one being open.
-    fn of(&self, process: ProcessId) -> impl Iterator<Item = &Tunnel> {
+    pub(crate) fn of(&self, process: ProcessId) -> impl Iterator<Item = &Tunnel> {
         let ids = self.by_process.get(&process).into_iter().flatten();
         ids.filter_map(|id| self.open.get(id))
     }

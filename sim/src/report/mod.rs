@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::scenario::Scenario;
+use crate::scenario::{Role, Scenario};
 use crate::verdict::Verdict;
 use crate::world::Played;
 
@@ -56,10 +56,10 @@ pub fn page(scenario: &Scenario, played: &Played) -> String {
             .map(|process| Lane {
                 name: &process.name,
                 group: &process.group,
-                role: if process.identity().is_some() {
-                    "initiator"
-                } else {
-                    "responder"
+                role: match process.role {
+                    Role::Responder => "responder",
+                    Role::Initiator { .. } => "initiator",
+                    Role::Peer { .. } => "peer",
                 },
             })
             .collect(),

@@ -91,6 +91,21 @@ pub(super) fn bandwidth(text: &str) -> Result<u64, Problem> {
     }
 }
 
+/// `64KiB`, or `250ms` at the rate of the link, in bytes.
+pub(super) fn queue(text: &str, bandwidth: u64) -> Result<u64, Problem> {
+    const LONGEST: Duration = Duration::from_secs(60);
+    match (bytes(text), duration(text)) {
+        (Ok(bytes), _) => Ok(bytes),
+        (_, Ok(time)) if time <= LONGEST => {
+            Ok(bandwidth * u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 1000)
+        }
+        _ => form(
+            text,
+            "is not a valid queue: expected a size such as 64KiB, or a time of at most 60s such as 250ms",
+        ),
+    }
+}
+
 /// `20/s` or `30/m`: the pause from one to the next.
 pub(super) fn rate(text: &str) -> Result<Duration, Problem> {
     let per = |unit| {
@@ -130,6 +145,9 @@ mod tests {
         assert!(bytes("1").is_err() && bytes("1 MB").is_err() && bytes("99999999MB").is_err());
         assert_eq!(bandwidth("1MB/s").unwrap(), 1_000_000);
         assert!(bandwidth("0B/s").is_err());
+        assert_eq!(queue("64KiB", 1).unwrap(), 65536);
+        assert_eq!(queue("300ms", 250_000).unwrap(), 75_000);
+        assert!(queue("61s", 1).is_err() && queue("5", 1).is_err());
         assert_eq!(rate("20/s").unwrap(), ms(50));
         assert_eq!(rate("30/m").unwrap(), ms(2000));
         assert!(rate("0/s").is_err());

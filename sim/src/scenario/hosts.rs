@@ -8,6 +8,7 @@ use eddy_runtime::config::document::{
 };
 use eddy_runtime::config::{Config, Place, Problem};
 
+use super::peers::{self, Peer};
 use super::{CLIENTS, SERVICES, STRANGERS, forms, unknown};
 
 /// Beyond so many processes a group shares machines: a simulated machine of its own for each would cost the cube
@@ -18,10 +19,11 @@ const PACKS: u32 = 4;
 /// So many processes a scenario may have: each has a service with a port of its own.
 const PROCESSES_MAX: usize = 10_000;
 /// Where the services of initiators listen, the first of them.
-const FIRST_SERVICE: u16 = 10_000;
+pub(super) const FIRST_SERVICE: u16 = 10_000;
 
 const KEYS: &[&str] = &[
     "name", "role", "count", "workers", "config", "started", "node", "cluster", "tenant", "tunnels",
+    "streams", "takes",
 ];
 
 /// One process.
@@ -53,6 +55,13 @@ pub enum Role {
         /// The port of its own service on the services' host.
         service: u16,
     },
+    /// It dials as an initiator does, but it is not Eddy.
+    Peer {
+        /// Who it says it is.
+        identity: Identity,
+        /// How it behaves.
+        peer: Peer,
+    },
 }
 
 /// Who an initiator says it is.
@@ -70,7 +79,7 @@ impl Process {
     /// Who it says it is, if it dials.
     pub const fn identity(&self) -> Option<&Identity> {
         match &self.role {
-            Role::Initiator { identity, .. } => Some(identity),
+            Role::Initiator { identity, .. } | Role::Peer { identity, .. } => Some(identity),
             Role::Responder => None,
         }
     }
@@ -107,7 +116,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
         let host = item.section(KEYS)?;
         let name_item = host.required("name")?;
         let group = name_item.text(forms::host_name)?;
-        if [SERVICES, CLIENTS, STRANGERS].contains(&group.as_str()) {
+        if [SERVICES, CLIENTS].contains(&group.as_str()) || group.starts_with(STRANGERS) {
             return Err(name_item.fault(Problem::Form {
                 found: group,
                 rule: "is the simulation's own; choose another name",
@@ -117,7 +126,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
             let what = format!("a host named {group}");
             return Err(name_item.fault(Problem::Duplicate { what, first }));
         }
-        let is_responder = host.required("role")?.text(role)?;
+        let kind = host.required("role")?.text(role)?;
         let count = host.number("count", 1, 1..=10_000)?;
         for number in 1..=count {
             let (name, machine) = match count {
@@ -129,10 +138,10 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
                 ),
             };
             let service = FIRST_SERVICE + u16::try_from(processes.len()).unwrap_or(u16::MAX - FIRST_SERVICE);
-            let process = if is_responder {
-                responder(&item, &host, name, group.clone(), machine)?
-            } else {
-                initiator(&item, &host, name, group.clone(), machine, service)?
+            let process = match kind {
+                Kind::Responder => responder(&item, &host, name, group.clone(), machine)?,
+                Kind::Initiator => initiator(&item, &host, name, group.clone(), machine, service)?,
+                Kind::Peer => peers::read(&item, &host, name, group.clone(), machine)?,
             };
             processes.push(process);
         }
@@ -146,15 +155,39 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
     Ok(processes)
 }
 
-/// Whether it is a responder.
-fn role(text: &str) -> Result<bool, Problem> {
+/// The roles, as they are written.
+#[derive(Clone, Copy)]
+enum Kind {
+    Responder,
+    Initiator,
+    Peer,
+}
+
+fn role(text: &str) -> Result<Kind, Problem> {
     match text {
-        "responder" => Ok(true),
-        "initiator" => Ok(false),
+        "responder" => Ok(Kind::Responder),
+        "initiator" => Ok(Kind::Initiator),
+        "peer" => Ok(Kind::Peer),
         _ => Err(Problem::Form {
             found: text.to_owned(),
-            rule: "is no role; allowed: responder, initiator",
+            rule: "is no role; allowed: responder, initiator, peer",
         }),
+    }
+}
+
+/// The keys of a host that are not for its role are refused.
+pub(super) fn refuse(
+    host: &Section<'_>,
+    keys: &[&'static str],
+    name: &str,
+    rule: &'static str,
+) -> Result<(), Fault> {
+    match keys.iter().find_map(|key| host.find(key)) {
+        None => Ok(()),
+        Some(wrong) => Err(wrong.fault(Problem::Form {
+            found: name.to_owned(),
+            rule,
+        })),
     }
 }
 
@@ -165,15 +198,13 @@ fn responder(
     group: String,
     machine: String,
 ) -> Result<Process, Fault> {
-    if let Some(wrong) = ["node", "cluster", "tenant", "tunnels"]
-        .iter()
-        .find_map(|key| host.find(key))
-    {
-        return Err(wrong.fault(Problem::Form {
-            found: name,
-            rule: "is a responder; node, cluster, tenant and tunnels are an initiator's keys (`config` takes a responder's own)",
-        }));
-    }
+    refuse(
+        host,
+        &["node", "cluster", "tenant", "tunnels"],
+        &name,
+        "is a responder; node, cluster, tenant and tunnels are an initiator's keys (`config` takes a responder's own)",
+    )?;
+    peers::refuse(host, &name)?;
     let workers = host.number("workers", 1, 1..=64)?;
     let defaults = format!(
         "node: {{id: {name}, cluster: {group}}}\nworkers: {workers}\nstats: {{detailed: true}}\n\
@@ -191,6 +222,19 @@ fn responder(
 }
 
 fn initiator(
+    item: &Item<'_>,
+    host: &Section<'_>,
+    name: String,
+    group: String,
+    machine: String,
+    service: u16,
+) -> Result<Process, Fault> {
+    peers::refuse(host, &name)?;
+    dialer(item, host, name, group, machine, service)
+}
+
+/// An initiator, or a peer, which is configured as one as far as the observer needs that.
+pub(super) fn dialer(
     item: &Item<'_>,
     host: &Section<'_>,
     name: String,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use eddy_runtime::config::Problem;
 use eddy_runtime::config::document::{Fault, Item, Section, Value};
 
-use super::{CLIENTS, Process, SERVICES, STRANGERS, forms, known_names, unknown};
+use super::{CLIENTS, Process, SERVICES, STRANGERS, forms, known_names, noise, stranger, unknown};
 use crate::fabric::{Conditions, Silence, Stall};
 
 const KEYS: &[&str] = &[
@@ -15,6 +15,7 @@ const KEYS: &[&str] = &[
     "latency",
     "loss",
     "bandwidth",
+    "queue",
     "window",
     "cut",
     "glue",
@@ -84,7 +85,10 @@ pub(super) fn profile(name: &str) -> Result<Conditions, Problem> {
 /// The machines of a host, of a group, or of the simulation itself.
 pub(super) fn machines(item: &Item<'_>, processes: &[Process]) -> Result<Vec<String>, Fault> {
     let name = item.text(forms::words)?;
-    if [SERVICES, CLIENTS, STRANGERS].contains(&name.as_str()) {
+    if name == STRANGERS {
+        return Ok((0..noise::SOURCES_MAX).map(stranger).collect());
+    }
+    if [SERVICES, CLIENTS].contains(&name.as_str()) {
         return Ok(vec![name]);
     }
     let mut found: Vec<String> = Vec::new();
@@ -134,12 +138,14 @@ fn link(item: &Item<'_>, processes: &[Process]) -> Result<Link, Fault> {
         Some(cut) => Some(cut.number(&(1..=1460))? as usize),
         None => base.cut,
     };
+    let bandwidth = link.text("bandwidth", base.bandwidth, |text| {
+        forms::bandwidth(text).map(Some)
+    })?;
     let conditions = Conditions {
         latency: link.text("latency", base.latency, forms::latency)?,
         loss: link.text("loss", base.loss, forms::share)?,
-        bandwidth: link.text("bandwidth", base.bandwidth, |text| {
-            forms::bandwidth(text).map(Some)
-        })?,
+        bandwidth,
+        queue: queue(&link, bandwidth, base.queue)?,
         window: link.text("window", base.window, |text| {
             forms::bytes(text).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX).max(1))
         })?,
@@ -153,6 +159,21 @@ fn link(item: &Item<'_>, processes: &[Process]) -> Result<Link, Fault> {
         there,
         conditions,
     })
+}
+
+/// The queue in front of the link: bytes, or a time at the rate of the link.
+fn queue(link: &Section<'_>, bandwidth: Option<u64>, base: u64) -> Result<u64, Fault> {
+    let Some(item) = link.find("queue") else {
+        return Ok(base);
+    };
+    let text = item.text(forms::words)?;
+    let Some(bandwidth) = bandwidth else {
+        return Err(item.fault(Problem::Form {
+            found: text,
+            rule: "needs a `bandwidth`: a link without a limit has no queue",
+        }));
+    };
+    forms::queue(&text, bandwidth).map_err(|problem| item.fault(problem))
 }
 
 fn stall(link: &Section<'_>, base: Option<Stall>) -> Result<Option<Stall>, Fault> {

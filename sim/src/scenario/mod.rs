@@ -4,6 +4,9 @@ mod expect;
 mod forms;
 mod hosts;
 mod links;
+mod misbehave;
+mod noise;
+mod peers;
 mod timeline;
 mod workload;
 
@@ -17,8 +20,11 @@ use eddy_runtime::config::{ConfigError, Problem};
 pub use self::expect::{Compare, Condition, Expectation, Fact, Measure, Start, When};
 pub use self::hosts::{Identity, Process, Role};
 pub use self::links::Link;
+pub use self::misbehave::{Misbehaviour, Misdeed};
+pub use self::noise::Noise;
+pub use self::peers::Peer;
 pub use self::timeline::{Action, Fault as Event, Verb};
-pub use self::workload::{Noise, Pace, Reading, Target, Workload};
+pub use self::workload::{Pace, Reading, Target, Workload};
 
 /// The host that every initiator's service runs on.
 pub const SERVICES: &str = "services";
@@ -32,7 +38,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 const KEYS: &[&str] = &[
     "title", "story", "seed", "duration", "hosts", "names", "links", "workload", "noise", "timeline",
-    "expect",
+    "expect", "hostile",
 ];
 
 /// One story.
@@ -58,6 +64,8 @@ pub struct Scenario {
     pub workload: Vec<Workload>,
     /// Connections that are no tunnels.
     pub noise: Vec<Noise>,
+    /// Whether other seeds than the scenario's own draw misbehaving services and floods.
+    pub hostile: bool,
     /// What happens, in order.
     pub timeline: Vec<Event>,
     /// What must be true.
@@ -122,7 +130,8 @@ impl Scenario {
             seed: root.number("seed", 1, 0..=u32::MAX)?.into(),
             duration,
             links: links::read(&root, &processes)?,
-            noise: workload::noise(&root, &processes, duration)?,
+            noise: noise::read(&root, &processes, duration)?,
+            hostile: root.flag("hostile", false)?,
             expect: expect::read(&root, &processes, &workload, &timeline, duration)?,
             processes,
             names,
@@ -146,6 +155,14 @@ impl Scenario {
             }
         }
         machines
+    }
+}
+
+/// The name of the machine that one of the sources of noise has.
+pub(crate) fn stranger(source: u32) -> String {
+    match source {
+        0 => STRANGERS.to_owned(),
+        _ => format!("{STRANGERS}-{}", source + 1),
     }
 }
 

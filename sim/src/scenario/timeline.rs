@@ -6,6 +6,7 @@ use std::time::Duration;
 use eddy_runtime::config::Problem;
 use eddy_runtime::config::document::{Fault as Wrong, Item, Section};
 
+use super::misbehave::{self, Misbehaviour};
 use super::{Process, Role, forms, links, processes_named};
 
 /// One thing that happens.
@@ -56,6 +57,12 @@ pub enum Action {
     ResetService(Vec<usize>),
     /// The services of initiators work again.
     StartService(Vec<usize>),
+    /// The services of initiators, or peers, break the rules for a share of their requests.
+    Misbehave(Vec<usize>, Misbehaviour),
+    /// The services of initiators, or peers, keep to the rules again.
+    Behave(Vec<usize>),
+    /// Each worker of responders is asked for each node that has a tunnel.
+    Probe(Vec<usize>),
 }
 
 /// The verbs of a timeline, as expectations name them too.
@@ -81,6 +88,9 @@ const VERBS: &[&str] = &[
     "stop_service",
     "reset_service",
     "start_service",
+    "misbehave",
+    "behave",
+    "probe",
 ];
 const KEYS: &[&str] = &[
     "at",
@@ -103,6 +113,9 @@ const KEYS: &[&str] = &[
     "stop_service",
     "reset_service",
     "start_service",
+    "misbehave",
+    "behave",
+    "probe",
 ];
 
 impl Verb {
@@ -136,6 +149,9 @@ impl Fault {
             Action::StopService(_) => "stop_service",
             Action::ResetService(_) => "reset_service",
             Action::StartService(_) => "start_service",
+            Action::Misbehave(..) => "misbehave",
+            Action::Behave(_) => "behave",
+            Action::Probe(_) => "probe",
         })
     }
 }
@@ -268,16 +284,36 @@ fn action(
         }
         "stop_service" => Action::StopService(services()?),
         "reset_service" => Action::ResetService(services()?),
-        _ => Action::StartService(services()?),
+        "start_service" => Action::StartService(services()?),
+        "misbehave" => {
+            let (who, misbehaviour) = misbehave::read(item, processes)?;
+            Action::Misbehave(who, misbehaviour)
+        }
+        "behave" => Action::Behave(misbehave::who(item, processes)?),
+        _ => Action::Probe(responders(item, processes)?),
     })
 }
 
 fn initiators(item: &Item<'_>, processes: &[Process]) -> Result<Vec<usize>, Wrong> {
-    let found = processes_named(item, processes)?;
-    if found.iter().any(|&i| processes[i].role == Role::Responder) {
+    let found = misbehave::who(item, processes)?;
+    if found
+        .iter()
+        .any(|&i| matches!(processes[i].role, Role::Peer { .. }))
+    {
         return Err(item.fault(Problem::Form {
             found: item.text(forms::words)?,
-            rule: "is a responder; services belong to initiators",
+            rule: "is a peer, which has no service; `misbehave` and `behave` are for peers, too",
+        }));
+    }
+    Ok(found)
+}
+
+fn responders(item: &Item<'_>, processes: &[Process]) -> Result<Vec<usize>, Wrong> {
+    let found = processes_named(item, processes)?;
+    if found.iter().any(|&i| processes[i].role != Role::Responder) {
+        return Err(item.fault(Problem::Form {
+            found: item.text(forms::words)?,
+            rule: "is not a responder; only responders have routes",
         }));
     }
     Ok(found)

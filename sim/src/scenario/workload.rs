@@ -1,5 +1,6 @@
-//! Who asks for what, and connections that are no tunnels.
+//! Who asks for what.
 
+use std::fmt;
 use std::time::Duration;
 
 use eddy_runtime::config::Problem;
@@ -14,7 +15,7 @@ const TAIL: Duration = Duration::from_secs(2);
 
 const KEYS: &[&str] = &[
     "name", "via", "to", "method", "path", "rate", "users", "think", "start", "end", "body", "answer",
-    "timeout", "reading",
+    "timeout", "reading", "sending", "http",
 ];
 
 /// One kind of request, again and again.
@@ -44,6 +45,10 @@ pub struct Workload {
     pub timeout: Duration,
     /// How it reads the answer.
     pub reading: Reading,
+    /// After how many bytes of the body the client stops sending.
+    pub sends_until: Option<u64>,
+    /// Whether the requests share one connection, with HTTP/2.
+    pub http2: bool,
 }
 
 /// Who a request asks for.
@@ -55,6 +60,16 @@ pub enum Target {
     Cluster(String),
     /// Nobody.
     Nobody,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "node {id}"),
+            Self::Cluster(id) => write!(f, "cluster {id}"),
+            Self::Nobody => f.write_str("nobody"),
+        }
+    }
 }
 
 /// When the next request is sent.
@@ -73,25 +88,6 @@ pub enum Reading {
     Fast,
     /// So many bytes, and then nothing until its time is over.
     StopsAfter(u64),
-}
-
-/// Connections that are no tunnels: port scanners, slow handshakes, floods.
-#[derive(Clone, Debug)]
-pub struct Noise {
-    /// The responder.
-    pub to: usize,
-    /// When the first comes.
-    pub start: Duration,
-    /// How many.
-    pub connections: u32,
-    /// The pause between two.
-    pub every: Duration,
-    /// What each sends.
-    pub sends: String,
-    /// The pause between two bytes of it.
-    pub drip: Duration,
-    /// How long each then stays.
-    pub stays: Duration,
 }
 
 fn millis(ms: u64) -> Duration {
@@ -153,6 +149,13 @@ fn one(item: &Item<'_>, processes: &[Process], duration: Duration) -> Result<Wor
             Reading::StopsAfter(stops.text(forms::bytes)?)
         }
     };
+    let sends_until = match load.find("sending") {
+        None => None,
+        Some(sending) => {
+            let stops = sending.section(&["stops_after"])?.required("stops_after")?;
+            Some(stops.text(forms::bytes)?)
+        }
+    };
     let via = via(&load, processes)?;
     Ok(Workload {
         name,
@@ -167,6 +170,8 @@ fn one(item: &Item<'_>, processes: &[Process], duration: Duration) -> Result<Wor
         answer: load.text("answer", 100, forms::body)?,
         timeout: load.duration("timeout", Duration::from_secs(10), millis(1)..=super::LONGEST)?,
         reading,
+        sends_until,
+        http2: load.number("http", 1, 1..=2)? == 2,
     })
 }
 
@@ -214,38 +219,4 @@ fn target(load: &Section<'_>, processes: &[Process]) -> Result<Target, Fault> {
         return Ok(Target::Cluster(cluster));
     }
     Ok(Target::Node(to.required("unknown_node")?.text(forms::words)?))
-}
-
-pub(super) fn noise(
-    root: &Section<'_>,
-    processes: &[Process],
-    duration: Duration,
-) -> Result<Vec<Noise>, Fault> {
-    let Some(list) = root.optional("noise") else {
-        return Ok(Vec::new());
-    };
-    let mut noises = Vec::new();
-    for item in list.list()? {
-        let noise = item.section(&["to", "start", "connections", "every", "sends", "drip", "stays"])?;
-        let to = noise.required("to")?;
-        let Some(to) = processes_named(&to, processes)?
-            .into_iter()
-            .find(|&i| processes[i].role == Role::Responder)
-        else {
-            return Err(to.fault(Problem::Form {
-                found: to.text(forms::words)?,
-                rule: "is no responder",
-            }));
-        };
-        noises.push(Noise {
-            to,
-            start: noise.duration("start", START, Duration::ZERO..=duration)?,
-            connections: noise.number("connections", 1, 1..=4000)?,
-            every: noise.duration("every", millis(10), millis(1)..=duration)?,
-            sends: noise.text("sends", String::new(), |text| Ok(text.to_owned()))?,
-            drip: noise.duration("drip", Duration::ZERO, Duration::ZERO..=duration)?,
-            stays: noise.duration("stays", duration, Duration::ZERO..=duration)?,
-        });
-    }
-    Ok(noises)
 }

@@ -2,25 +2,23 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use eddy_core::rng::Rng;
 use tokio::sync::mpsc;
-use turmoil::Sim;
 
-use super::clients::{self, Clients};
+use super::clients::Clients;
+use super::conduct::Conduct;
 use super::ledger::Ledger;
-use super::process::{Changes, Signal, Slot, Supervised};
-use super::services::Service;
+use super::process::{Changes, Signal, Slot};
 use super::variation::Variation;
-use super::{World, process, strangers};
+use super::{World, machines, process};
 use crate::fabric::{Conditions, Fabric, ProcessId, SimNetwork};
 use crate::journal::Journal;
 use crate::oracle::{Impediment, Oracle};
-use crate::scenario::{CLIENTS, Role, SERVICES, STRANGERS, Scenario};
+use crate::scenario::{CLIENTS, SERVICES, Scenario};
 
 /// 14 November 2023, so that no run depends on when it is made.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -51,6 +49,9 @@ impl<'s> World<'s> {
         let mut sim = builder.build();
         let ledger = Rc::new(Ledger::default());
         let changes = Changes::default();
+        let conducts: Vec<_> = (0..scenario.processes.len())
+            .map(|process| Rc::new(Conduct::new(seed, process)))
+            .collect();
         let look = process::look_every(scenario.processes.len());
         let slots: Vec<_> = (0..)
             .map(ProcessId)
@@ -59,6 +60,7 @@ impl<'s> World<'s> {
                 Slot::new(
                     id,
                     process,
+                    machines::program(process, &conducts[id.0], &ledger, &journal),
                     journal.clone(),
                     rng.next_u64(),
                     look,
@@ -66,9 +68,9 @@ impl<'s> World<'s> {
                 )
             })
             .collect();
-        let services = services(scenario, &ledger, &journal);
-        add_machines(&mut sim, scenario, &fabric, &slots);
-        add_services(&mut sim, &fabric, scenario, &services);
+        let services = machines::services(scenario, &conducts, &ledger, &journal);
+        machines::add_processes(&mut sim, scenario, &fabric, &slots);
+        machines::add_services(&mut sim, &fabric, scenario, &services);
         let mut addresses: BTreeMap<String, IpAddr> = BTreeMap::new();
         for machine in scenario.machines().into_iter().chain([SERVICES]) {
             addresses.insert(machine.to_owned(), sim.lookup(machine));
@@ -78,24 +80,23 @@ impl<'s> World<'s> {
             (at, process.name.clone())
         });
         let clients = Clients {
-            net: SimNetwork::new(fabric.clone(), clients_id(scenario), addresses[SERVICES]),
+            net: SimNetwork::new(
+                fabric.clone(),
+                machines::clients_id(scenario),
+                addresses[SERVICES],
+            ),
             ledger: Rc::clone(&ledger),
             journal: journal.clone(),
             egress: egress.collect(),
+            shared: RefCell::default(),
             rng: RefCell::new(rng.fork()),
         };
         let (probes, asked) = mpsc::unbounded_channel();
-        add_clients(&mut sim, scenario, clients, asked, variation.shake);
-        add_strangers(&mut sim, scenario, &fabric, &addresses);
-        let others: &[&str] = if scenario.noise.is_empty() {
-            &[CLIENTS]
-        } else {
-            &[CLIENTS, STRANGERS]
-        };
-        for machine in others {
-            addresses.insert((*machine).to_owned(), sim.lookup(*machine));
-        }
-        let mut oracle = Oracle::new(scenario, slots.clone(), Rc::clone(&ledger));
+        machines::add_clients(&mut sim, scenario, clients, asked, variation.shake);
+        addresses.insert(CLIENTS.to_owned(), sim.lookup(CLIENTS));
+        let noises: Vec<_> = scenario.noise.iter().chain(&variation.noise).cloned().collect();
+        machines::add_strangers(&mut sim, scenario, &fabric, &noises, &mut addresses);
+        let mut oracle = Oracle::new(scenario, &noises, slots.clone(), Rc::clone(&ledger));
         for (slot, process) in slots.iter().zip(&scenario.processes) {
             if process.started {
                 slot.signal(Signal::Start);
@@ -113,12 +114,14 @@ impl<'s> World<'s> {
             variation,
             slots,
             changes,
+            conducts,
             services,
             probes,
             ledger,
             oracle,
             addresses,
             next_event: 0,
+            next_drawn: 0,
             next_slow: Duration::ZERO,
             dials: Vec::new(),
             said: vec![0; scenario.processes.len()],
@@ -187,123 +190,10 @@ impl<'s> World<'s> {
 
     pub(super) fn set_book(&self, book: &BTreeMap<String, Vec<String>>) {
         for (name, machines) in book {
-            let addresses = machines.iter().map(|machine| self.addresses[machine]);
+            let addresses = machines
+                .iter()
+                .filter_map(|machine| self.addresses.get(machine).copied());
             self.fabric.set_name(name, addresses);
         }
     }
-}
-
-fn services(scenario: &Scenario, ledger: &Rc<Ledger>, journal: &Journal) -> Vec<Option<Rc<Service>>> {
-    let processes = (0..).map(ProcessId).zip(&scenario.processes);
-    let service = |(of, process): (ProcessId, &crate::scenario::Process)| match process.role {
-        Role::Responder => None,
-        Role::Initiator { service, .. } => {
-            let (ledger, journal) = (Rc::clone(ledger), journal.clone());
-            let name = format!("{}'s service", process.name);
-            Some(Service::new(of, &name, service, ledger, journal))
-        }
-    };
-    processes.map(service).collect()
-}
-
-fn add_machines(sim: &mut Sim<'static>, scenario: &Scenario, fabric: &Fabric, slots: &[Rc<Slot>]) {
-    for machine in scenario.machines() {
-        let of = |(slot, process): (&Rc<Slot>, &crate::scenario::Process)| {
-            (process.machine == machine).then(|| Rc::clone(slot))
-        };
-        let slots: Vec<_> = slots.iter().zip(&scenario.processes).filter_map(of).collect();
-        let (fabric, name) = (fabric.clone(), machine.to_owned());
-        sim.host(machine, move || {
-            let (fabric, name, slots) = (fabric.clone(), name.clone(), slots.clone());
-            async move {
-                let address = turmoil::lookup(name.as_str());
-                for slot in slots {
-                    let net = SimNetwork::new(fabric.clone(), slot.id, address);
-                    tokio::task::spawn_local(Supervised::new(slot, net));
-                }
-                pending().await
-            }
-        });
-    }
-}
-
-fn add_services(
-    sim: &mut Sim<'static>,
-    fabric: &Fabric,
-    scenario: &Scenario,
-    services: &[Option<Rc<Service>>],
-) {
-    let services: Vec<_> = services.iter().flatten().cloned().collect();
-    let (fabric, id) = (fabric.clone(), ProcessId(scenario.processes.len()));
-    sim.host(SERVICES, move || {
-        let (fabric, services) = (fabric.clone(), services.clone());
-        async move {
-            let net = SimNetwork::new(fabric, id, turmoil::lookup(SERVICES));
-            for service in services {
-                tokio::task::spawn_local(service.run(net.clone()));
-            }
-            pending().await
-        }
-    });
-}
-
-const fn clients_id(scenario: &Scenario) -> ProcessId {
-    ProcessId(scenario.processes.len() + 1)
-}
-
-fn add_clients(
-    sim: &mut Sim<'static>,
-    scenario: &Scenario,
-    clients: Clients,
-    asked: mpsc::UnboundedReceiver<(String, usize)>,
-    shake: bool,
-) {
-    let workload: Vec<_> = scenario.workload.iter().cloned().map(Rc::new).collect();
-    let start = RefCell::new(Some((clients, asked)));
-    sim.host(CLIENTS, move || {
-        let (start, workload) = (start.borrow_mut().take(), workload.clone());
-        async move {
-            let Some((mut clients, mut asked)) = start else {
-                return Ok(());
-            };
-            clients.net = clients.net.at(turmoil::lookup(CLIENTS));
-            let clients = Rc::new(clients);
-            for (index, workload) in workload.into_iter().enumerate() {
-                tokio::task::spawn_local(clients::run(Rc::clone(&clients), index, workload, shake));
-            }
-            while let Some((node, via)) = asked.recv().await {
-                let probe = clients::probe(&node, via);
-                tokio::task::spawn_local(clients::one(Rc::clone(&clients), None, probe, via));
-            }
-            Ok(())
-        }
-    });
-}
-
-fn add_strangers(
-    sim: &mut Sim<'static>,
-    scenario: &Scenario,
-    fabric: &Fabric,
-    addresses: &BTreeMap<String, IpAddr>,
-) {
-    if scenario.noise.is_empty() {
-        return;
-    }
-    let noises = scenario.noise.iter().map(|noise| {
-        let process = &scenario.processes[noise.to];
-        let to = SocketAddr::new(addresses[&process.machine], process.tunnel_port());
-        (noise.clone(), to)
-    });
-    let noises: Vec<_> = noises.collect();
-    let (fabric, id) = (fabric.clone(), ProcessId(scenario.processes.len() + 2));
-    sim.host(STRANGERS, move || {
-        let (fabric, noises) = (fabric.clone(), noises.clone());
-        async move {
-            let net = SimNetwork::new(fabric, id, turmoil::lookup(STRANGERS));
-            for (noise, to) in noises {
-                tokio::task::spawn_local(strangers::run(net.clone(), noise, to));
-            }
-            pending().await
-        }
-    });
 }

@@ -1,6 +1,5 @@
 //! After the story: every fault ends, everything must come back, and at last everything must go without a trace.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::faults::Link;
@@ -12,9 +11,7 @@ use crate::scenario::Role;
 
 /// How long the world may take to be whole again once nothing disturbs it: the longest pause of the dialer, a
 /// verdict on what seemed alive, and a dial.
-const CALM: Duration = Duration::from_secs(30);
-/// How many nodes are asked whether they can be reached.
-const PROBES: usize = 12;
+pub(super) const CALM: Duration = Duration::from_secs(30);
 /// What a process may take to end beyond its drain timeout.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -27,7 +24,7 @@ impl World<'_> {
             "every tunnel is up, and every request has ended",
             |world| world.every_tunnel_is_up() && world.ledger.open() == 0,
         )?;
-        self.probe_every_node()?;
+        self.probe_every_worker()?;
         self.end_everything()
     }
 
@@ -51,10 +48,11 @@ impl World<'_> {
             }
         }
         self.set_mood(&all, Mood::Well(Duration::ZERO));
+        self.set_conduct(&all, None);
     }
 
     /// Lets time pass until something is so.
-    fn expect_by(
+    pub(super) fn expect_by(
         &mut self,
         within: Duration,
         invariant: Invariant,
@@ -87,39 +85,6 @@ impl World<'_> {
             "{}; {open} requests are open",
             told.collect::<Vec<_>>().join(", ")
         )
-    }
-
-    fn probe_every_node(&mut self) -> Step {
-        let before = self.ledger.all().len();
-        let mut asked = BTreeSet::new();
-        for (_, tunnel) in self.oracle.tunnels.iter() {
-            let process = &self.scenario.processes[tunnel.initiator.0];
-            if let Some(identity) = process.identity() {
-                asked.insert((identity.node.clone(), tunnel.responder.0));
-            }
-        }
-        let asked: Vec<_> = asked.into_iter().take(PROBES).collect();
-        for probe in &asked {
-            // The clients live as long as the world.
-            let _ = self.probes.send(probe.clone());
-        }
-        let count = before + asked.len();
-        self.expect_by(CALM, Invariant::Once, "every request has ended", |world| {
-            world.ledger.all().len() == count && world.ledger.open() == 0
-        })?;
-        for (request, (node, _)) in self.ledger.all().iter().skip(before).zip(&asked) {
-            let Some((_, outcome)) = &request.ended else {
-                continue;
-            };
-            if !outcome.is_good() {
-                return Err(self.broken(&Breach {
-                    invariant: Invariant::Route,
-                    expected: format!("node {node} answers, as every tunnel is up"),
-                    seen: outcome.to_string(),
-                }));
-            }
-        }
-        Ok(())
     }
 
     /// Tells the initiators to end, and then the responders.

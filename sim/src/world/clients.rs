@@ -1,20 +1,20 @@
 //! The clients: they send what the workload says, and write down what came back.
 
 use std::cell::RefCell;
-use std::io;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use eddy_core::rng::Rng;
-use eddy_runtime::net::Network;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::Request as HttpRequest;
 use hyper::header::{CONTENT_LENGTH, HOST};
-use hyper_util::rt::TokioIo;
 
+use super::connections::Sender;
 use super::ledger::{Ledger, Outcome, Request};
+use super::upload::Upload;
 use super::{ANSWER_BYTES, ANSWERED_BY, CLUSTER_HEADER, NODE_HEADER, REQUEST_ID};
 use crate::fabric::{ProcessId, SimNetwork, now};
 use crate::journal::{Journal, What};
@@ -22,6 +22,8 @@ use crate::scenario::{CLIENTS, Pace, Reading, Target, Workload};
 
 /// Eddy's own word on why it answered itself.
 const REASON: &str = "x-eddy-reason";
+/// The host that requests name.
+const HOST_NAME: &str = "eddy.example";
 
 /// What all clients share.
 pub(crate) struct Clients {
@@ -30,6 +32,8 @@ pub(crate) struct Clients {
     pub(crate) journal: Journal,
     /// The egress address and name of each process; initiators have none.
     pub(crate) egress: Vec<(SocketAddr, String)>,
+    /// The connections that the requests of a workload share, by workload and responder.
+    pub(crate) shared: RefCell<BTreeMap<(usize, SocketAddr), Sender>>,
     pub(crate) rng: RefCell<Rng>,
 }
 
@@ -70,27 +74,59 @@ pub(crate) async fn run(clients: Rc<Clients>, index: usize, workload: Rc<Workloa
 
 /// Sends one request and waits for what comes.
 pub(crate) async fn one(clients: Rc<Clients>, index: Option<usize>, workload: Rc<Workload>, via: usize) {
+    let to = clients.egress[via].0;
+    send(clients, index, workload, via, None, to).await;
+}
+
+/// A request of the oracle's own to one node, at one worker of a responder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Probe {
+    pub(crate) node: String,
+    pub(crate) via: usize,
+    pub(crate) worker: u16,
+}
+
+/// Sends a probe.
+pub(crate) async fn probe(clients: Rc<Clients>, probe: Probe) {
+    let Probe { node, via, worker } = probe;
+    let to = clients.net.door(clients.egress[via].0, worker);
+    send(clients, None, asking(node, via), via, Some(worker), to).await;
+}
+
+async fn send(
+    clients: Rc<Clients>,
+    index: Option<usize>,
+    workload: Rc<Workload>,
+    via: usize,
+    worker: Option<u16>,
+    to: SocketAddr,
+) {
     let id = clients.ledger.send(Request {
         workload: index,
         via: ProcessId(via),
+        worker,
         target: workload.target.clone(),
         idempotent: workload.method != "POST",
         sent: now(),
         delivered: Vec::new(),
+        is_mistreated: false,
         ended: None,
     });
-    let (to, name) = &clients.egress[via];
     let request = What::Request {
         id,
         workload: workload.name.clone(),
-        via: name.clone(),
+        via: clients.egress[via].1.clone(),
     };
     clients.journal.record(now(), CLIENTS, request);
-    let exchange = exchange(&clients.net, *to, &workload, id);
+    let exchange = async {
+        let mut sender = clients.connection(index, &workload, to).await?;
+        exchange(&mut sender, &workload, id).await
+    };
+    let stops = matches!(workload.reading, Reading::StopsAfter(_)) || workload.sends_until.is_some();
     let outcome = match tokio::time::timeout(workload.timeout, exchange).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Outcome::Broken(error),
-        Err(_) if matches!(workload.reading, Reading::StopsAfter(_)) => Outcome::Stopped,
+        Err(_) if stops => Outcome::Stopped,
         Err(_) => Outcome::TimedOut,
     };
     let (text, good) = (outcome.to_string(), outcome.is_good());
@@ -104,19 +140,16 @@ pub(crate) async fn one(clients: Rc<Clients>, index: Option<usize>, workload: Rc
     clients.journal.record(now(), CLIENTS, answered);
 }
 
-async fn exchange(net: &SimNetwork, to: SocketAddr, workload: &Workload, id: u64) -> Result<Outcome, String> {
-    let stream = net.connect(to).await.map_err(|error| kind(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| said(&error))?;
-    // The connection ends with the sender, or with an error that the sender tells.
-    let driver = tokio::task::spawn_local(async move { drop(connection.await) });
-    let _driver = Ending(driver);
-    let body = vec![b'q'; usize::try_from(workload.body).unwrap_or(0)];
-    let mut request = HttpRequest::builder()
-        .method(workload.method)
-        .uri(&workload.path)
-        .header(HOST, "eddy.example")
+/// Sends a request over a connection, and reads the response.
+async fn exchange(sender: &mut Sender, workload: &Workload, id: u64) -> Result<Outcome, String> {
+    let body = Upload::new(workload.body, workload.sends_until);
+    let mut request = HttpRequest::builder().method(workload.method);
+    request = if workload.http2 {
+        request.uri(format!("http://{HOST_NAME}{}", workload.path))
+    } else {
+        request.uri(&workload.path).header(HOST, HOST_NAME)
+    };
+    request = request
         .header(CONTENT_LENGTH, workload.body)
         .header(REQUEST_ID, id)
         .header(ANSWER_BYTES, workload.answer);
@@ -125,13 +158,15 @@ async fn exchange(net: &SimNetwork, to: SocketAddr, workload: &Workload, id: u64
         Target::Cluster(cluster) => request.header(CLUSTER_HEADER, cluster),
         Target::Nobody => request,
     };
-    let request = request
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| said(&error))?;
+    let request = request.body(body).map_err(|error| error.to_string())?;
+    let response = sender.send(request).await.map_err(|error| said(&error))?;
     let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
     let (status, reason) = (response.status().as_u16(), header(REASON));
     let by = header(ANSWERED_BY).and_then(|by| by.parse().ok());
+    let of: Option<u64> = header(REQUEST_ID).and_then(|of| of.parse().ok());
+    if let Some(of) = of.filter(|of| *of != id) {
+        return Ok(Outcome::Foreign(of));
+    }
     let mut read = 0;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
@@ -147,21 +182,8 @@ async fn exchange(net: &SimNetwork, to: SocketAddr, workload: &Workload, id: u64
     Ok(Outcome::Answer { status, reason, by })
 }
 
-/// Ends a task with its owner.
-struct Ending(tokio::task::JoinHandle<()>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn kind(error: &io::Error) -> String {
-    format!("{:?}", error.kind())
-}
-
 /// The kind of a failure, without what differs from run to run of the libraries.
-fn said(error: &hyper::Error) -> String {
+pub(super) fn said(error: &hyper::Error) -> String {
     let kind = if error.is_incomplete_message() {
         "connection closed"
     } else if error.is_canceled() {
@@ -177,12 +199,12 @@ fn said(error: &hyper::Error) -> String {
 /// How long the oracle's own requests may take.
 pub(crate) const PROBE_PATIENCE: Duration = Duration::from_secs(8);
 
-/// A request of the oracle's own, to one node.
-pub(crate) fn probe(node: &str, via: usize) -> Rc<Workload> {
+/// The workload of a probe.
+fn asking(node: String, via: usize) -> Rc<Workload> {
     Rc::new(Workload {
         name: format!("probe of {node}"),
         via: vec![via],
-        target: Target::Node(node.to_owned()),
+        target: Target::Node(node),
         method: "GET",
         path: "/".to_owned(),
         pace: Pace::Users(1, Duration::ZERO),
@@ -192,5 +214,7 @@ pub(crate) fn probe(node: &str, via: usize) -> Rc<Workload> {
         answer: 10,
         timeout: PROBE_PATIENCE,
         reading: Reading::Fast,
+        sends_until: None,
+        http2: false,
     })
 }

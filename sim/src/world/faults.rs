@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::World;
 use super::process::Signal;
 use super::services::Mood;
+use crate::fabric::Passage;
 use crate::journal::What;
-use crate::scenario::Action;
+use crate::scenario::{Action, Misbehaviour};
 
 /// What can be done to a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,19 @@ impl World<'_> {
         }
     }
 
+    /// Does what the seed adds to the timeline.
+    pub(super) fn do_what_is_drawn(&mut self) {
+        let now = self.sim.elapsed();
+        while let Some((at, action, text)) = self.variation.drawn.get(self.next_drawn).cloned() {
+            if at > now {
+                return;
+            }
+            self.next_drawn += 1;
+            self.journal.record(now, "timeline", What::Fault { text });
+            self.act(&action);
+        }
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
             Action::Partition(here, there) => self.set_all(here, there, Link::Cut),
@@ -48,7 +62,13 @@ impl World<'_> {
             Action::SlowService(of, by) => self.set_mood(of, Mood::Well(*by)),
             Action::StopService(of) => self.set_mood(of, Mood::Stopped),
             Action::ResetService(of) => self.set_mood(of, Mood::Resetting),
-            Action::StartService(of) => self.set_mood(of, Mood::Well(Duration::ZERO)),
+            Action::StartService(of) => {
+                self.set_mood(of, Mood::Well(Duration::ZERO));
+                self.set_conduct(of, None);
+            }
+            Action::Misbehave(who, misbehaviour) => self.set_conduct(who, Some(misbehaviour)),
+            Action::Behave(who) => self.set_conduct(who, None),
+            Action::Probe(via) => self.probe(via),
         }
     }
 
@@ -62,6 +82,12 @@ impl World<'_> {
     pub(super) fn set_mood(&self, of: &[usize], mood: Mood) {
         for service in of.iter().filter_map(|&process| self.services[process].as_ref()) {
             service.set_mood(mood);
+        }
+    }
+
+    pub(super) fn set_conduct(&self, of: &[usize], misbehaviour: Option<&Misbehaviour>) {
+        for &process in of {
+            self.conducts[process].set(misbehaviour.cloned());
         }
     }
 
@@ -89,10 +115,15 @@ impl World<'_> {
             }
         }
         let open = to == Link::Open;
-        self.fabric.set_open(a, b, open);
+        let passage = match to {
+            Link::Open => Passage::Open,
+            Link::Held => Passage::Held,
+            Link::Cut | Link::CutOneWay => Passage::Cut,
+        };
+        self.fabric.set_passage(now, a, b, passage);
         self.oracle.disturbances.path(now, here, there, open);
         if to != Link::CutOneWay {
-            self.fabric.set_open(b, a, open);
+            self.fabric.set_passage(now, b, a, passage);
             self.oracle.disturbances.path(now, there, here, open);
         }
     }

@@ -23,8 +23,10 @@ pub enum Outcome {
     Broken(String),
     /// The client lost its patience.
     TimedOut,
-    /// The client stopped reading, as it was told to.
+    /// The client stopped reading or sending, as the scenario says.
     Stopped,
+    /// The response was one to another request, of this number.
+    Foreign(u64),
 }
 
 impl Outcome {
@@ -33,7 +35,7 @@ impl Outcome {
         match self {
             Self::Answer { status, by, .. } => *status == 200 && by.is_some(),
             Self::Stopped => true,
-            Self::Broken(_) | Self::TimedOut => false,
+            Self::Broken(_) | Self::TimedOut | Self::Foreign(_) => false,
         }
     }
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Outcome {
             Self::Broken(why) => write!(f, "broken ({why})"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Stopped => f.write_str("stopped reading"),
+            Self::Foreign(id) => write!(f, "the response to request {id}"),
         }
     }
 }
@@ -61,6 +64,8 @@ pub struct Request {
     pub workload: Option<usize>,
     /// The responder that it went to.
     pub via: ProcessId,
+    /// The worker of the responder that it went to, if the client chose one.
+    pub worker: Option<u16>,
     /// Who should answer: its node or its cluster.
     pub target: crate::scenario::Target,
     /// Whether it may be delivered twice.
@@ -69,6 +74,8 @@ pub struct Request {
     pub sent: Duration,
     /// The services that got it.
     pub delivered: Vec<ProcessId>,
+    /// A service or a peer that got it broke the rules on purpose.
+    pub is_mistreated: bool,
     /// How and when it ended.
     pub ended: Option<(Duration, Outcome)>,
 }
@@ -96,6 +103,13 @@ impl Ledger {
         if let Some(request) = self.requests.borrow_mut().get_mut(&id) {
             request.delivered.push(to);
             self.news.borrow_mut().push(id);
+        }
+    }
+
+    /// A service or a peer breaks the rules in its response to a request.
+    pub(crate) fn mistreat(&self, id: u64) {
+        if let Some(request) = self.requests.borrow_mut().get_mut(&id) {
+            request.is_mistreated = true;
         }
     }
 

@@ -2,12 +2,20 @@
 
 mod build;
 mod calm;
+pub(crate) mod claims;
 mod clients;
+mod conduct;
+mod connections;
 mod faults;
+mod hostility;
 pub(crate) mod ledger;
+mod machines;
+mod peer;
+mod probes;
 pub(crate) mod process;
 mod services;
 mod strangers;
+mod upload;
 mod variation;
 mod watch;
 
@@ -21,6 +29,8 @@ use turmoil::Sim;
 
 pub use self::ledger::{Outcome, Request};
 
+use self::clients::Probe;
+use self::conduct::Conduct;
 use self::ledger::Ledger;
 use self::process::{Changes, Life, Slot};
 use self::services::Service;
@@ -95,11 +105,13 @@ pub(crate) struct World<'s> {
     slots: Vec<Rc<Slot>>,
     changes: Changes,
     services: Vec<Option<Rc<Service>>>,
-    probes: mpsc::UnboundedSender<(String, usize)>,
+    conducts: Vec<Rc<Conduct>>,
+    probes: mpsc::UnboundedSender<Probe>,
     ledger: Rc<Ledger>,
     oracle: Oracle,
     addresses: BTreeMap<String, IpAddr>,
     next_event: usize,
+    next_drawn: usize,
     next_slow: Duration,
     /// When each initiator began each dial.
     dials: Vec<Duration>,
@@ -140,6 +152,7 @@ impl World<'_> {
         let mut watch = watch::Timed::new(self.scenario, &self.variation);
         while self.sim.elapsed() < self.scenario.duration {
             self.do_what_is_due();
+            self.do_what_is_drawn();
             self.step()?;
             watch.look(self);
         }
@@ -249,7 +262,7 @@ impl World<'_> {
             return;
         }
         let ends = (initiator, responder);
-        if !self.oracle.tunnels.opened(at, id, ends) {
+        if !self.oracle.tunnels.opened(at, id, ends, info.client) {
             return;
         }
         for side in [Side::Server, Side::Client] {

@@ -23,6 +23,8 @@ use eddy_runtime::{initiator, responder};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 
+use super::claims::Claims;
+use super::peer;
 use crate::fabric::{ProcessId, SimNetwork, now};
 use crate::journal::{Journal, What};
 use crate::scenario::Process;
@@ -63,14 +65,6 @@ pub(crate) enum Life {
     Failed,
 }
 
-/// What a process says of itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Claims {
-    pub(crate) at: Duration,
-    pub(crate) tunnels: usize,
-    pub(crate) stats: Vec<(String, u64)>,
-}
-
 /// The hand on a process.
 pub(crate) struct Slot {
     pub(crate) id: ProcessId,
@@ -86,12 +80,20 @@ pub(crate) struct Slot {
     pub(crate) claims: RefCell<Option<Claims>>,
     admin: RefCell<Option<Rc<Admin<SimNetwork>>>>,
     pub(crate) failure: RefCell<Option<String>>,
-    config: Config,
+    /// The claims that the oracle has compared last, by their time.
+    pub(crate) compared: Cell<Duration>,
+    program: Program,
     journal: Journal,
     seed: u64,
-    look_every: Duration,
+    pub(crate) look_every: Duration,
     /// Processes whose life has changed.
     changes: Changes,
+}
+
+/// The code that a process runs.
+pub(crate) enum Program {
+    Eddy(Box<Config>),
+    Peer(Rc<peer::Program>),
 }
 
 /// Processes whose life has changed since somebody looked.
@@ -101,6 +103,7 @@ impl Slot {
     pub(crate) fn new(
         id: ProcessId,
         process: &Process,
+        program: Program,
         journal: Journal,
         seed: u64,
         look_every: Duration,
@@ -119,7 +122,8 @@ impl Slot {
             claims: RefCell::default(),
             admin: RefCell::default(),
             failure: RefCell::default(),
-            config: process.config.clone(),
+            compared: Cell::default(),
+            program,
             journal,
             seed,
             look_every,
@@ -180,6 +184,10 @@ impl Supervised {
             Signal::Kill if self.body.is_some() => {
                 self.end(Life::Stopped);
                 slot.note("stopped");
+            }
+            Signal::Terminate if self.body.is_some() && matches!(slot.program, Program::Peer(_)) => {
+                self.end(Life::Ended);
+                slot.note("ended");
             }
             Signal::Terminate if self.body.is_some() => {
                 slot.life.set(Life::Draining);
@@ -254,12 +262,22 @@ impl Future for Supervised {
     }
 }
 
-/// Starts a role as `bin` starts it on threads: all workers, and the admin.
 async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
+    match &slot.program {
+        Program::Eddy(config) => run_eddy(Rc::clone(&slot), net, config).await,
+        Program::Peer(program) => {
+            peer::run(Rc::clone(program), Rc::clone(&slot), net).await;
+            Ok(())
+        }
+    }
+}
+
+/// Starts a role as `bin` starts it on threads: all workers, and the admin.
+async fn run_eddy(slot: Rc<Slot>, net: SimNetwork, config: &Config) -> Ran {
     let clock = Clock::start();
     let seed = slot.seed.wrapping_add(u64::from(slot.incarnation.get()) << 32);
-    let text = slot.config.effective();
-    let (role, admin_at, workers) = match slot.config.clone() {
+    let text = config.effective();
+    let (role, admin_at, workers) = match config.clone() {
         Config::Responder(config) => {
             let admin_at = config.admin.as_ref().map(|admin| admin.listen);
             let (control, seeds) =
@@ -321,11 +339,7 @@ async fn renew<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
 async fn look<N: Network>(slot: Rc<Slot>, admin: Rc<Admin<N>>) {
     loop {
         let reports = admin.reports(&Ask::Everything).await;
-        *slot.claims.borrow_mut() = Some(Claims {
-            at: now(),
-            tunnels: reports.iter().map(|report| report.tunnels.len()).sum(),
-            stats: admin.stats(&reports),
-        });
+        *slot.claims.borrow_mut() = Some(Claims::of(&reports, admin.stats(&reports)));
         tokio::time::sleep(slot.look_every).await;
     }
 }

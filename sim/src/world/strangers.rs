@@ -1,24 +1,38 @@
-//! Connections that are no tunnels: scanners, slow handshakes, floods.
+//! Connections that are not tunnels: scanners, slow handshakes, floods.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use eddy_runtime::net::Network;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fabric::SimNetwork;
+use crate::fabric::{SimNetwork, now};
 use crate::scenario::Noise;
 
-/// Makes one kind of noise to its end.
-pub(crate) async fn run(net: SimNetwork, noise: Noise, to: SocketAddr) {
+/// Makes the share of one kind of noise that comes from one of its source hosts. Nothing is connected again after `end`.
+pub(crate) async fn run(net: SimNetwork, noise: Rc<Noise>, source: u32, to: SocketAddr, end: Duration) {
     tokio::time::sleep(noise.start).await;
-    for _ in 0..noise.connections {
-        tokio::task::spawn_local(one(net.clone(), noise.clone(), to));
+    for number in 0..noise.connections {
+        if number % noise.sources == source {
+            tokio::task::spawn_local(again(net.clone(), Rc::clone(&noise), to, end));
+        }
         tokio::time::sleep(noise.every).await;
     }
 }
 
-async fn one(net: SimNetwork, noise: Noise, to: SocketAddr) {
+async fn again(net: SimNetwork, noise: Rc<Noise>, to: SocketAddr, end: Duration) {
+    loop {
+        one(&net, &noise, to).await;
+        let Some(pause) = noise.again else { return };
+        tokio::time::sleep(pause).await;
+        if now() >= end {
+            return;
+        }
+    }
+}
+
+async fn one(net: &SimNetwork, noise: &Noise, to: SocketAddr) {
     let Ok(mut stream) = net.connect(to).await else {
         return;
     };

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use eddy_core::rng::Rng;
 
+use super::hostility::Hostility;
 use crate::fabric::{Conditions, Stall};
-use crate::scenario::Scenario;
+use crate::scenario::{Action, Noise, Scenario};
 
 /// All faults together come so much later, at most.
 const SHIFT: Duration = Duration::from_millis(700);
@@ -21,6 +22,10 @@ pub(crate) struct Variation {
     pub(crate) instants: Vec<Duration>,
     /// Clients send at uneven times.
     pub(crate) shake: bool,
+    /// What happens beside the timeline, in order.
+    pub(crate) drawn: Vec<(Duration, Action, String)>,
+    /// Connections of strangers beside those of the scenario.
+    pub(crate) noise: Vec<Noise>,
     slower: Duration,
     cut: Option<usize>,
     glue: bool,
@@ -34,6 +39,8 @@ impl Variation {
             return Self {
                 instants,
                 shake: false,
+                drawn: Vec::new(),
+                noise: Vec::new(),
                 slower: Duration::ZERO,
                 cut: None,
                 glue: false,
@@ -61,9 +68,12 @@ impl Variation {
             }
             _ => (None, false, None),
         };
+        let Hostility { drawn, noise } = Hostility::draw(scenario, seed);
         Self {
             instants,
             shake: true,
+            drawn,
+            noise,
             slower,
             cut,
             glue,

@@ -8,10 +8,12 @@ use super::*;
 /// The time in which all are up, if every dial made from now on is answered with yes after `latency`.
 ///
 /// The dials of the past may never be answered: they have their time. Then each waits once more, at most the
-/// longest wait that a `retry-after` can ask for. Then all that are missing take turns at the permits.
+/// longest wait that a `retry-after` can ask for. A host that was silent is tried by one dial alone; then all that are
+/// missing take turns at the permits.
 fn bound(policy: &DialerPolicy, missing: u32, latency: Duration) -> Duration {
-    let longest_wait = policy.backoff.silent_max.max(FLOOR) * 115 / 100;
-    policy.dial_timeout + longest_wait + latency * missing.div_ceil(policy.max_dials)
+    let backoff = &policy.backoff;
+    let longest_wait = backoff.silent_max.max(backoff.rejected_max).max(FLOOR) * 115 / 100;
+    policy.dial_timeout + longest_wait + latency * (1 + missing.div_ceil(policy.max_dials))
 }
 
 /// Drives the world until all that is wanted is up; says how long that took.
@@ -46,7 +48,7 @@ fn heal(world: &mut World, latency: Duration) -> Duration {
         for slot in due {
             answers.remove(&slot);
             world.set(slot, Some(Task::Up));
-            world.dialer.on_established(world.now, slot);
+            world.dialer.on_established(world.now, slot, None);
         }
     }
     panic!("not at rest: {:?}", world.dialer);

@@ -36,21 +36,32 @@ pub(super) enum Step {
 /// Every policy that a configuration can have, in small.
 pub(super) fn policies() -> impl Strategy<Value = DialerPolicy> {
     let ms = Duration::from_millis;
-    let backoff =
-        (1..200u64, 0..1_000u64, 0..12_000u64).prop_map(move |(first, refused, silent)| BackoffPolicy {
+    let backoff = (1..200u64, 0..1_000u64, 0..2_000u64, 0..12_000u64).prop_map(
+        move |(first, refused, silent, rejected)| BackoffPolicy {
             first: ms(first),
             refused_max: ms(first + refused),
             silent_max: ms(first + silent),
-        });
-    (backoff, 1..5u32, 1..6_000u64, 0..6_000u64, 0..12_000u64).prop_map(
-        move |(backoff, max_dials, dial, stable, drain)| DialerPolicy {
-            backoff,
-            max_dials,
-            dial_timeout: ms(dial),
-            stable_after: ms(stable),
-            drain_timeout: ms(drain),
+            rejected_max: ms(first + rejected),
         },
+    );
+    (
+        backoff,
+        1..5u32,
+        1..6_000u64,
+        100..6_000u64,
+        0..6_000u64,
+        0..12_000u64,
     )
+        .prop_map(
+            move |(backoff, max_dials, dial, overlap, stable, drain)| DialerPolicy {
+                backoff,
+                max_dials,
+                dial_timeout: ms(dial),
+                overlap: ms(overlap),
+                stable_after: ms(stable),
+                drain_timeout: ms(drain),
+            },
+        )
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -186,7 +197,7 @@ impl World {
             Step::Established(at) => {
                 if let Some(slot) = self.pick(at, &[Some(Task::Dialing)]) {
                     self.set(slot, Some(Task::Up));
-                    self.dialer.on_established(now, slot);
+                    self.dialer.on_established(now, slot, None);
                 }
             }
             Step::Failed(at, why) => {
@@ -216,7 +227,7 @@ impl World {
             Step::Stale(at) => {
                 if let Some(slot) = self.pick(at, &[None]) {
                     let before = format!("{:?}", self.dialer);
-                    self.dialer.on_established(now, slot);
+                    self.dialer.on_established(now, slot, None);
                     self.dialer.on_failed(now, slot, &DialFailure::Refused);
                     self.dialer.on_goaway(now, slot);
                     self.dialer.renew(now, slot);
@@ -259,6 +270,7 @@ impl World {
                 let known = self.tasks.insert(slot, (key, Some(Task::Dialing)));
                 assert_eq!(known, None, "a handle twice");
             }
+            Action::Overlap { slot } => assert_eq!(self.tasks[&slot].1, Some(Task::Dialing), "{slot:?}"),
             Action::Abort { slot, .. } | Action::Close { slot } => self.set(slot, None),
             Action::Drain { slot } => {
                 if self.tasks[&slot].1.is_some() {
@@ -312,8 +324,9 @@ impl World {
             );
             assert_eq!(view.next_attempt.is_some(), view.backing_off > 0, "{view:?}");
             let waits = view.next_attempt.is_some_and(|at| at <= self.now);
+            let silent = matches!(view.last_failure, Some("timeout" | "unreachable"));
             assert!(
-                !waits || permits_used_up,
+                !waits || permits_used_up || silent && view.connecting > 0,
                 "waits although there is a permit: {view:?}"
             );
             let drains = self.count(&key, &[Task::Draining]) > 0;

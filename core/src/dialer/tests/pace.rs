@@ -53,11 +53,13 @@ fn failures_in_a_row_wait_longer_up_to_the_cap_of_their_kind() {
     ] {
         within(0, why, 45, 50);
     }
-    // 50 + 100 + 200 + 400, then 6 × 500.
+    // 50 + 100, then 8 × 200.
     for why in [DialFailure::Refused, DialFailure::Taken] {
-        within(9, why, 2_200, 3_750);
+        within(9, why, 1_100, 1_750);
     }
-    for why in [DialFailure::Unreachable, DialFailure::Protocol, rejected(None)] {
+    // 50 + 100 + 200 + 400, then 6 × 500.
+    within(9, DialFailure::Unreachable, 2_200, 3_750);
+    for why in [DialFailure::Protocol, rejected(None)] {
         within(9, why, 15_000, 32_750);
     }
     within(0, rejected(Some(7)), 7_900, 8_050);
@@ -85,7 +87,7 @@ fn an_address_that_refuses_for_long_is_tried_less_while_another_one_works() {
                         panic!("{action:?}")
                     };
                     if dialed == host(1) {
-                        dialer.on_established(now, slot);
+                        dialer.on_established(now, slot, None);
                     } else {
                         dialer.on_failed(now, slot, &DialFailure::Refused);
                         refused += 1;
@@ -110,7 +112,7 @@ fn an_address_that_refuses_for_long_is_tried_less_while_another_one_works() {
 fn only_a_tunnel_that_lived_pays_for_the_failures_before_it() {
     let accept_and_hang_up = |lived: u64| {
         longest(9, move |dialer, now, slot| {
-            dialer.on_established(now, slot);
+            dialer.on_established(now, slot, None);
             dialer.on_closed(now + Duration::from_millis(lived), slot, CloseReason::PeerClosed);
         }) - 10 * u128::from(lived)
     };
@@ -127,7 +129,7 @@ fn time_that_goes_back_is_ignored() {
     let lived_a_second = |dialer: &mut Dialer, now: Instant, slot| {
         // Taken at its word, the first call would make the tunnel live since the start.
         dialer.handle_timeout(now + Duration::from_secs(1));
-        dialer.on_established(Instant::ZERO, slot);
+        dialer.on_established(Instant::ZERO, slot, None);
         dialer.on_closed(now + Duration::from_secs(2), slot, CloseReason::PeerClosed);
     };
     assert!(longest(9, lived_a_second) - 20_000 > 2_200);
@@ -151,7 +153,7 @@ fn dials_in_a_second(policy: DialerPolicy, seed: u64, treatment: &[(bool, u64)])
             let (goaway, lived) = treatment[dials % treatment.len()];
             dials += 1;
             assert!(dials <= 10_000, "hammers at {now:?}");
-            dialer.on_established(now, slot);
+            dialer.on_established(now, slot, None);
             now = now + Duration::from_millis(lived);
             if goaway {
                 dialer.on_goaway(now, slot);

@@ -1,25 +1,25 @@
 //! The services behind the initiators: each has its own port, so that what reaches it is known to have come
 //! through its own initiator.
 
+mod http1;
+mod misdeeds;
+
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use eddy_runtime::net::Listener;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::HeaderValue;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 
+use self::http1::{Connection, Head};
+use self::misdeeds::{Response, Then};
+use super::conduct::Conduct;
 use super::ledger::Ledger;
 use super::{ANSWER_BYTES, ANSWERED_BY, REQUEST_ID};
 use crate::fabric::{ProcessId, SimNetwork, SimStream, now};
 use crate::journal::{Journal, What};
+use crate::scenario::Misdeed;
 
 /// How a service behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(crate) struct Service {
     pub(crate) port: u16,
     mood: Cell<Mood>,
     changed: Notify,
+    conduct: Rc<Conduct>,
     ledger: Rc<Ledger>,
     journal: Journal,
 }
@@ -48,6 +49,7 @@ impl Service {
         of: ProcessId,
         name: &str,
         port: u16,
+        conduct: Rc<Conduct>,
         ledger: Rc<Ledger>,
         journal: Journal,
     ) -> Rc<Self> {
@@ -57,6 +59,7 @@ impl Service {
             port,
             mood: Cell::new(Mood::Well(Duration::ZERO)),
             changed: Notify::new(),
+            conduct,
             ledger,
             journal,
         })
@@ -93,38 +96,62 @@ impl Service {
     }
 
     async fn serve(self: Rc<Self>, stream: SimStream) {
-        let service = service_fn(|request| {
-            let service = Rc::clone(&self);
-            async move { service.answer(request).await }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = Connection::new(stream);
         tokio::select! {
             biased;
             () = self.until(|mood| mood == Mood::Stopped) => {}
-            // A broken connection is the initiator's to tell.
-            _ = connection => {}
+            // A broken connection is the initiator's to report.
+            _ = self.serve_requests(&mut connection) => {}
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
-        let number = |name: &str| {
-            let value = request.headers().get(name)?.to_str().ok()?;
-            value.parse::<u64>().ok()
-        };
-        let (id, size) = (number(REQUEST_ID).unwrap_or(0), number(ANSWER_BYTES).unwrap_or(0));
+    async fn serve_requests(&self, connection: &mut Connection<SimStream>) -> io::Result<()> {
+        while let Some(head) = connection.head().await? {
+            if self.serve_one(&head, connection).await? == Then::Close {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve_one(&self, head: &Head, connection: &mut Connection<SimStream>) -> io::Result<Then> {
+        let number = |name: &str| head.number(name).unwrap_or(0);
+        let (id, size) = (number(REQUEST_ID), number(ANSWER_BYTES));
         self.ledger.deliver(id, self.of);
         self.journal.record(now(), &self.name, What::Delivered { id });
-        request.into_body().collect().await.map_err(io::Error::other)?;
-        match self.mood.get() {
-            Mood::Well(pause) => tokio::time::sleep(pause).await,
-            Mood::Stopped | Mood::Resetting => return Err(io::ErrorKind::ConnectionReset.into()),
+        let misdeed = self.conduct.draw();
+        if let Some(misdeed) = misdeed {
+            self.ledger.mistreat(id);
+            let how = misdeed.label();
+            self.journal
+                .record(now(), &self.name, What::Misbehaved { id, how });
         }
-        let body = vec![b'e'; usize::try_from(size).unwrap_or(0)];
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        let of = HeaderValue::from(self.of.0);
-        response.headers_mut().insert(ANSWERED_BY, of);
-        Ok(response)
+        if misdeed != Some(Misdeed::EarlyResponse) {
+            connection.skip(head.body).await?;
+        }
+        match self.mood.get() {
+            Mood::Well(pause) => tokio::select! {
+                biased;
+                () = tokio::time::sleep(pause) => {}
+                () = connection.hung_up() => return Ok(Then::Close),
+            },
+            Mood::Stopped | Mood::Resetting => return Ok(Then::Close),
+        }
+        let fields = format!("{ANSWERED_BY}: {}\r\n{REQUEST_ID}: {id}\r\n", self.of.0);
+        match misdeed {
+            None => {
+                let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: {size}\r\n\r\n");
+                connection.respond(&head, size).await?;
+                Ok(Then::Next)
+            }
+            Some(how) => {
+                let response = Response {
+                    fields: &fields,
+                    size,
+                    conduct: &self.conduct,
+                };
+                response.spoil(how, connection).await
+            }
+        }
     }
 }

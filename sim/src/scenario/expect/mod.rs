@@ -53,6 +53,8 @@ pub enum Measure {
     Requests,
     /// Requests that the service did not answer.
     Lost,
+    /// Requests that a service or a peer mistreated.
+    Mistreated,
     /// The time of the slowest request, in seconds.
     Longest,
     /// The longest time from one good answer to the next, in seconds.
@@ -140,7 +142,7 @@ impl fmt::Display for Expectation {
 }
 
 const MEASURES: &str = "is no expectation; write one of: availability >= 99%, lost requests = 0, requests >= 100, \
-    longest request <= 2s, longest outage <= 1s, answers 503 = 0, refusals no_tunnel = 0, served by HOST >= 10, \
+    longest request <= 2s, longest outage <= 1s, mistreated requests >= 10, answers 503 = 0, refusals no_tunnel = 0, served by HOST >= 10, \
     dials in 100ms <= 50 (each but the last two may go on: of WORKLOAD), with =, >= or <=";
 const CONDITIONS: &str = "is no condition; write one of: every tunnel is up, no tunnel is up, HOST has 2 tunnels, \
     HOST has >= 2 tunnels, HOST stat NAME = 2";
@@ -215,6 +217,7 @@ impl Reader<'_> {
             ["availability"] => (Measure::Availability, forms::share(bound)?),
             ["requests"] => (Measure::Requests, count(bound).ok_or_else(no)?),
             ["lost", "requests"] => (Measure::Lost, count(bound).ok_or_else(no)?),
+            ["mistreated", "requests"] => (Measure::Mistreated, count(bound).ok_or_else(no)?),
             ["longest", "request"] => (Measure::Longest, duration(bound)?.as_secs_f64()),
             ["longest", "outage"] => (Measure::Outage, duration(bound)?.as_secs_f64()),
             ["answers", status] => {
@@ -364,75 +367,4 @@ fn wrong(found: &str, rule: &'static str) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use crate::scenario::Scenario;
-
-    fn with(expect: &str) -> Result<Scenario, String> {
-        let text = format!(
-            "title: t\nduration: 10s\nhosts:\n- {{name: hub, role: responder}}\n\
-             - {{name: edge, role: initiator, count: 2, tunnels: {{hub: 1}}}}\n\
-             workload:\n- {{name: steady, via: hub, to: {{cluster: edge}}, rate: 10/s}}\n\
-             timeline:\n- {{at: 3s, crash: hub}}\n- {{at: 4s, start: hub}}\nexpect:\n- {expect}\n"
-        );
-        Scenario::parse(Path::new("x.yaml"), &text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_sentences_of_the_guide_are_understood() {
-        for good in [
-            "availability of steady >= 99%",
-            "lost requests = 0",
-            "longest request <= 2s",
-            "longest outage of steady <= 1500ms",
-            "answers 503 <= 3",
-            "refusals no_tunnel >= 1",
-            "served by edge-2 >= 1",
-            "dials in 100ms <= 50",
-            "within 2s of start: every tunnel is up",
-            "within 1s of every crash: edge has no tunnel",
-            "at 5s: edge-1 has 1 tunnel",
-            "by 9s: hub stat reverse_tunnel_acceptor.nodes.edge-1 = 1",
-        ] {
-            assert!(with(good).is_ok(), "{good}: {:?}", with(good).err());
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_with_its_place() {
-        for (bad, message) in [
-            (
-                "availabilty >= 99%",
-                "x.yaml:12:3: expect[0]: \"availabilty >= 99%\" is no expectation; write one of:",
-            ),
-            (
-                "availability of stead >= 99%",
-                "x.yaml:12:3: expect[0]: \"stead\" is no workload; there are: steady",
-            ),
-            (
-                "within 2s of heal: every tunnel is up",
-                "x.yaml:12:3: expect[0]: \"heal\" does not happen in the timeline",
-            ),
-            (
-                "within 2s of healing: every tunnel is up",
-                "x.yaml:12:3: expect[0]: \"healing\" is no verb; there are: partition,",
-            ),
-            (
-                "by 11s: every tunnel is up",
-                "x.yaml:12:3: expect[0]: 11s is out of range; allowed: 0s to the duration, 10s",
-            ),
-            (
-                "by 9s: all is well",
-                "x.yaml:12:10: expect[0].by 9s: \"all is well\" is no condition; write one of:",
-            ),
-            (
-                "by 9s: edge stat x = 1",
-                "x.yaml:12:10: expect[0].by 9s: \"edge\" is a group; name one of its hosts",
-            ),
-        ] {
-            let said = with(bad).unwrap_err();
-            assert!(said.starts_with(message), "{said}");
-        }
-    }
-}
+mod tests;

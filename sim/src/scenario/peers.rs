@@ -1,0 +1,63 @@
+//! Peers: they dial responders as initiators do, but they are not Eddy.
+
+use std::time::Duration;
+
+use eddy_runtime::config::document::{Fault, Item, Section};
+
+use super::hosts::{self, Process, Role};
+
+/// The keys that only peers have.
+const KEYS: [&str; 2] = ["streams", "takes"];
+
+/// How a peer behaves that is not Eddy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// How many tunnels it keeps to every address of a responder, a group or a name.
+    pub tunnels: Vec<(String, u32)>,
+    /// How many streams it allows at once on a tunnel; those beyond it are refused.
+    pub streams: Option<u32>,
+    /// How long it takes to respond.
+    pub takes: Duration,
+}
+
+pub(super) fn read(
+    item: &Item<'_>,
+    host: &Section<'_>,
+    name: String,
+    group: String,
+    machine: String,
+) -> Result<Process, Fault> {
+    hosts::refuse(
+        host,
+        &["config", "workers"],
+        &name,
+        "is a peer, which has no configuration of Eddy's and no workers",
+    )?;
+    let mut tunnels = Vec::new();
+    for (upstream, _, count) in host.required("tunnels")?.named()? {
+        tunnels.push((upstream.to_owned(), count.number(&(0..=1024))?));
+    }
+    let streams = match host.find("streams") {
+        Some(streams) => Some(streams.number(&(1..=10_000))?),
+        None => None,
+    };
+    let peer = Peer {
+        tunnels,
+        streams,
+        takes: host.duration("takes", Duration::ZERO, Duration::ZERO..=super::LONGEST)?,
+    };
+    let process = hosts::dialer(item, host, name, group, machine, hosts::FIRST_SERVICE)?;
+    let Role::Initiator { identity, .. } = process.role else {
+        return Ok(process);
+    };
+    Ok(Process {
+        role: Role::Peer { identity, peer },
+        ..process
+    })
+}
+
+/// The keys of a peer are refused for other roles.
+pub(super) fn refuse(host: &Section<'_>, name: &str) -> Result<(), Fault> {
+    let rule = "is not a peer; streams and takes are keys of a peer";
+    hosts::refuse(host, &KEYS, name, rule)
+}
