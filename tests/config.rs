@@ -147,6 +147,23 @@ fn every_key_means_what_it_says() {
 }
 
 #[test]
+fn defaults_of_pending_handshakes_follow_the_keys_that_bound_them() {
+    let of = |keys: &str| {
+        let listen = "listen: 127.0.0.1:9001";
+        let Config::Responder(config) = parse(&RESPONDER.replace(listen, &format!("{listen}\n{keys}")))
+        else {
+            panic!("no responder")
+        };
+        let tunnels = config.tunnels;
+        (tunnels.first_byte_timeout, tunnels.max_pending_per_source)
+    };
+    assert_eq!(of(""), (Duration::from_secs(3), 512));
+    assert_eq!(of("  handshake_timeout: 2s\n"), (Duration::from_secs(2), 512));
+    assert_eq!(of("  max_pending_handshakes: 7\n"), (Duration::from_secs(3), 3));
+    assert_eq!(of("  max_pending_handshakes: 1\n"), (Duration::from_secs(3), 1));
+}
+
+#[test]
 fn the_effective_configuration_parses_back_to_the_same() {
     for text in FILES.iter().map(|(_, text)| *text).chain([RESPONDER, INITIATOR]) {
         let config = parse(text);
@@ -226,8 +243,8 @@ fn a_file_is_read_under_its_own_name() {
         message,
         format!(
             "{}:4:3: tunnels.ping_intervall: unknown key; allowed here: listen, ping_interval, ping_misses, \
-             handshake_timeout, path, http_upgrade, tenant_isolation, required_cluster, duplicates, settle, \
-             max_pending_handshakes, http2",
+             handshake_timeout, first_byte_timeout, path, http_upgrade, tenant_isolation, required_cluster, \
+             duplicates, settle, max_pending_handshakes, max_pending_per_source, http2",
             path.display()
         )
     );

@@ -11,7 +11,7 @@ pub enum CloseReason {
     PingTimeout,
     /// Nothing heard for too long (initiator, idle).
     Silent,
-    /// Bytes on an idle tunnel that are no echo.
+    /// Bytes on an idle tunnel that are neither a ping or its echo nor, at the initiator, the beginning of HTTP.
     UnexpectedBytes,
     /// No HTTP/2 PING answer in time.
     HttpPing,
@@ -78,7 +78,7 @@ impl CloseReason {
                 "nothing heard for too long: the responder is frozen, or the network swallows packets"
             }
             Self::UnexpectedBytes => {
-                "bytes that are no ping on an idle tunnel: the initiator is not in order"
+                "bytes other than pings on an idle tunnel: the other end, or something between, breaks the protocol"
             }
             Self::HttpPing => {
                 "no answer to an HTTP/2 PING in time: the other end is frozen, or the network is cut"

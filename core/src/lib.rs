@@ -6,11 +6,12 @@
 //!
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`],
 //! [`shared_socket`].
-//! The responder: [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`], [`traceparent`],
-//! [`line_limit`].
+//! The responder: [`admission`], [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`],
+//! [`traceparent`], [`line_limit`].
 
 pub mod absences;
 pub mod address;
+pub mod admission;
 pub mod backoff;
 pub mod cache;
 pub mod close;

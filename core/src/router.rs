@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::identity::ID_BYTES_MAX;
+
 /// What the value of a host-id header may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
@@ -48,6 +50,7 @@ impl KeyRules {
     /// # Errors
     ///
     /// [`Refusal::NoHostId`] or [`Refusal::NoTenant`]. An empty value counts as absent, as in Envoy.
+    /// [`Refusal::HostIdTooLong`] if the host id or the tenant is longer than any id.
     pub fn key<'r>(
         &self,
         header: impl Fn(usize) -> Option<&'r str>,
@@ -59,17 +62,18 @@ impl KeyRules {
             (true, Some(tenant)) => Some(tenant),
             (true, None) => return Err(Refusal::NoTenant),
         };
-        self.rules
-            .iter()
-            .enumerate()
-            .find_map(|(i, names)| {
-                header(i).filter(present).map(|id| RouteKey {
-                    tenant,
-                    names: *names,
-                    id,
-                })
+        let key = self.rules.iter().enumerate().find_map(|(i, names)| {
+            header(i).filter(present).map(|id| RouteKey {
+                tenant,
+                names: *names,
+                id,
             })
-            .ok_or(Refusal::NoHostId)
+        });
+        let key = key.ok_or(Refusal::NoHostId)?;
+        if key.id.len().max(tenant.map_or(0, str::len)) > ID_BYTES_MAX {
+            return Err(Refusal::HostIdTooLong);
+        }
+        Ok(key)
     }
 }
 
@@ -106,6 +110,8 @@ pub enum Refusal {
     NoHostId,
     /// Tenants are kept apart and the request names none.
     NoTenant,
+    /// The host id or the tenant is longer than any id.
+    HostIdTooLong,
     /// Nobody with that id has a tunnel.
     NoTunnel,
     /// Every tunnel to that id carries as many requests as it may.
@@ -132,14 +138,19 @@ pub enum Refusal {
     ServiceTimeout,
     /// The request itself cannot be forwarded (no authority, a method without meaning here).
     BadRequest,
+    /// The head of the request is too long, or has too many fields.
+    HeadTooLarge,
+    /// The body of the request is encoded in another way than in chunks.
+    TransferEncoding,
 }
 
 impl Refusal {
     /// All of them, in the order of their labels' documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::NoRoute,
         Self::NoHostId,
         Self::NoTenant,
+        Self::HostIdTooLong,
         Self::NoTunnel,
         Self::Overloaded,
         Self::TunnelLost,
@@ -153,6 +164,8 @@ impl Refusal {
         Self::ServiceProtocol,
         Self::ServiceTimeout,
         Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::TransferEncoding,
     ];
 
     /// The reason in one word.
@@ -161,6 +174,7 @@ impl Refusal {
             Self::NoRoute => "no_route",
             Self::NoHostId => "no_host_id",
             Self::NoTenant => "no_tenant",
+            Self::HostIdTooLong => "host_id_too_long",
             Self::NoTunnel => "no_tunnel",
             Self::Overloaded => "overloaded",
             Self::TunnelLost => "tunnel_lost",
@@ -174,15 +188,19 @@ impl Refusal {
             Self::ServiceProtocol => "service_protocol",
             Self::ServiceTimeout => "service_timeout",
             Self::BadRequest => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TransferEncoding => "transfer_encoding",
         }
     }
 
     /// The status that the client gets: where Envoy has the case, Envoy's (wire.md section 4).
     pub const fn status(self) -> u16 {
         match self {
-            Self::NoHostId | Self::NoTenant | Self::BadRequest => 400,
+            Self::NoHostId | Self::NoTenant | Self::HostIdTooLong | Self::BadRequest => 400,
             Self::NoRoute => 404,
             Self::BodyIdle => 408,
+            Self::HeadTooLarge => 431,
+            Self::TransferEncoding => 501,
             Self::TunnelProtocol | Self::ServiceProtocol => 502,
             Self::NoTunnel
             | Self::Overloaded
@@ -202,6 +220,7 @@ impl fmt::Display for Refusal {
             Self::NoRoute => "no route for this path",
             Self::NoHostId => "no host id",
             Self::NoTenant => "no tenant",
+            Self::HostIdTooLong => "the host id or the tenant is longer than 255 bytes",
             Self::NoTunnel => "no tunnel to the node or cluster asked for",
             Self::Overloaded => "every tunnel to it is full",
             Self::TunnelLost => "the tunnel was lost before the answer",
@@ -215,6 +234,8 @@ impl fmt::Display for Refusal {
             Self::ServiceProtocol => "the service's answer is not HTTP",
             Self::ServiceTimeout => "the service did not answer in time",
             Self::BadRequest => "this request cannot be forwarded",
+            Self::HeadTooLarge => "the head of the request is larger than 48 KiB or has more than 100 fields",
+            Self::TransferEncoding => "only the transfer encoding \"chunked\" is supported",
         })
     }
 }
@@ -258,6 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn ids_that_no_initiator_can_have_are_refused() {
+        let (long, most) = ("n".repeat(256), "n".repeat(255));
+        let rules = KeyRules::new(vec![Names::Either, Names::Cluster], true);
+        let key = |id, tenant| {
+            rules
+                .key(|i| [Some(id), Some("c")][i], Some(tenant))
+                .map(|key| key.id)
+        };
+        assert_eq!(key(&*most, &*most), Ok(&*most));
+        assert_eq!(
+            key(&*long, "t"),
+            Err(Refusal::HostIdTooLong),
+            "no other header counts"
+        );
+        assert_eq!(key("n", &*long), Err(Refusal::HostIdTooLong));
+        let rules = KeyRules::new(vec![Names::Either], false);
+        assert!(
+            rules.key(|_| Some("n"), Some(&long)).is_ok(),
+            "nobody reads that tenant"
+        );
+    }
+
+    #[test]
     fn without_isolation_a_tenant_header_means_nothing() {
         let rules = KeyRules::new(vec![Names::Either], false);
         assert_eq!(rules.key(header(&[Some("n")]), Some("t")).unwrap().tenant, None);
@@ -287,10 +331,11 @@ mod tests {
     fn every_refusal_has_its_status_its_word_and_its_text() {
         let line = |r: &Refusal| format!("{} {:19} {r}\n", r.status(), r.label());
         let table: String = Refusal::ALL.iter().map(line).collect();
-        insta::assert_snapshot!(table, @r"
+        insta::assert_snapshot!(table, @r#"
         404 no_route            no route for this path
         400 no_host_id          no host id
         400 no_tenant           no tenant
+        400 host_id_too_long    the host id or the tenant is longer than 255 bytes
         503 no_tunnel           no tunnel to the node or cluster asked for
         503 overloaded          every tunnel to it is full
         503 tunnel_lost         the tunnel was lost before the answer
@@ -304,7 +349,9 @@ mod tests {
         502 service_protocol    the service's answer is not HTTP
         504 service_timeout     the service did not answer in time
         400 bad_request         this request cannot be forwarded
-        ");
+        431 head_too_large      the head of the request is larger than 48 KiB or has more than 100 fields
+        501 transfer_encoding   only the transfer encoding "chunked" is supported
+        "#);
     }
 
     fn value() -> impl Strategy<Value = Option<String>> {

@@ -6,7 +6,7 @@ use eddy_core::keepalive::{EchoAction, Echoer, PING, PingPolicy, Pinger, Silence
 use eddy_core::rng::Rng;
 use eddy_core::time::{Deadline, Instant};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A machine, brought into a state or told of an event.
 type Step<M> = fn(&mut M, Instant);
@@ -146,7 +146,9 @@ fn the_echoer() {
             ("quiet", |_, _| {}),
             ("half a ping", |e, now| e.on_bytes(now, b"RPI")),
             ("pinged", |e, now| e.on_bytes(now, PING)),
+            ("half a start", |e, now| e.on_bytes(now, &PREFACE[..2])),
             ("handed off", |e, now| e.on_bytes(now, PREFACE)),
+            ("unexpected", |e, now| e.on_bytes(now, b"\0")),
             ("half-way", |e, now| {
                 e.handle_timeout(after(e.poll_timeout(), now), || None)
             }),
@@ -160,6 +162,9 @@ fn the_echoer() {
             ("rest of it", |e, now| e.on_bytes(now, b"NG")),
             ("half of it", |e, now| e.on_bytes(now, b"RPI")),
             ("data", |e, now| e.on_bytes(now, PREFACE)),
+            ("start", |e, now| e.on_bytes(now, &PREFACE[2..])),
+            ("method", |e, now| e.on_bytes(now, b"GET /")),
+            ("junk", |e, now| e.on_bytes(now, b"\0")),
             ("nothing", |e, now| e.on_bytes(now, b"")),
             ("due", |e, now| {
                 e.handle_timeout(after(e.poll_timeout(), now), || None)
@@ -174,7 +179,7 @@ fn the_echoer() {
         |echoer| {
             let text = |action| match action {
                 EchoAction::HandOff(bytes) => format!("HandOff({}) ", bytes.escape_ascii()),
-                EchoAction::Echo | EchoAction::Silent => format!("{action:?} "),
+                EchoAction::Echo | EchoAction::Silent | EchoAction::Unexpected => format!("{action:?} "),
             };
             std::iter::from_fn(|| echoer.poll_action()).map(text).collect()
         },
@@ -182,39 +187,75 @@ fn the_echoer() {
     );
     insta::assert_snapshot!(table, @r"
         quiet         ping       -> silence       Echo
-        quiet         rest of it -> -             HandOff(NG)
+        quiet         rest of it -> silence
         quiet         half of it -> silence
-        quiet         data       -> -             HandOff(PRI * HTTP/2.0\r\n)
+        quiet         data       -> -             HandOff(PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        quiet         start      -> -             HandOff(I * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        quiet         method     -> -             HandOff(GET /)
+        quiet         junk       -> -             Unexpected
         quiet         nothing    -> silence
         quiet         due        -> silence
-        half a ping   ping       -> -             HandOff(RPIRPING)
+        half a ping   ping       -> silence
         half a ping   rest of it -> silence       Echo
-        half a ping   half of it -> -             HandOff(RPIRPI)
-        half a ping   data       -> -             HandOff(RPIPRI * HTTP/2.0\r\n)
+        half a ping   half of it -> silence
+        half a ping   data       -> -             HandOff(RPIPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half a ping   start      -> -             HandOff(RPII * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half a ping   method     -> -             HandOff(RPIGET /)
+        half a ping   junk       -> -             Unexpected
         half a ping   nothing    -> silence
         half a ping   due        -> silence
         pinged        ping       -> silence       Echo
-        pinged        rest of it -> -             HandOff(NG)
+        pinged        rest of it -> silence
         pinged        half of it -> silence
-        pinged        data       -> -             HandOff(PRI * HTTP/2.0\r\n)
+        pinged        data       -> -             HandOff(PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        pinged        start      -> -             HandOff(I * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        pinged        method     -> -             HandOff(GET /)
+        pinged        junk       -> -             Unexpected
         pinged        nothing    -> silence
         pinged        due        -> silence
+        half a start  ping       -> silence
+        half a start  rest of it -> silence
+        half a start  half of it -> silence
+        half a start  data       -> -             HandOff(PRPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half a start  start      -> -             HandOff(PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half a start  method     -> -             HandOff(PRGET /)
+        half a start  junk       -> -             Unexpected
+        half a start  nothing    -> silence
+        half a start  due        -> silence
         handed off    ping       -> -
         handed off    rest of it -> -
         handed off    half of it -> -
         handed off    data       -> -
+        handed off    start      -> -
+        handed off    method     -> -
+        handed off    junk       -> -
         handed off    nothing    -> -
         handed off    due        -> -
+        unexpected    ping       -> -
+        unexpected    rest of it -> -
+        unexpected    half of it -> -
+        unexpected    data       -> -
+        unexpected    start      -> -
+        unexpected    method     -> -
+        unexpected    junk       -> -
+        unexpected    nothing    -> -
+        unexpected    due        -> -
         half-way      ping       -> silence       Echo
-        half-way      rest of it -> -             HandOff(NG)
+        half-way      rest of it -> silence
         half-way      half of it -> silence
-        half-way      data       -> -             HandOff(PRI * HTTP/2.0\r\n)
+        half-way      data       -> -             HandOff(PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half-way      start      -> -             HandOff(I * HTTP/2.0\r\n\r\nSM\r\n\r\n)
+        half-way      method     -> -             HandOff(GET /)
+        half-way      junk       -> -             Unexpected
         half-way      nothing    -> silence
         half-way      due        -> -             Silent
         silent        ping       -> -
         silent        rest of it -> -
         silent        half of it -> -
         silent        data       -> -
+        silent        start      -> -
+        silent        method     -> -
+        silent        junk       -> -
         silent        nothing    -> -
         silent        due        -> -
     ");

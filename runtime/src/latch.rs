@@ -58,6 +58,11 @@ impl Crowd {
         Present(self.clone())
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.present.get()
+    }
+
     /// Waits until nobody is left.
     pub(crate) async fn gone(&self) {
         loop {

@@ -135,7 +135,7 @@ pub struct Record {
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why Eddy answered it itself.
+    /// Why Eddy answered it itself, or why the body of its answer broke off.
     pub reason: Option<&'static str>,
     /// Grows as its body comes.
     pub(crate) request_bytes: Arc<AtomicU64>,

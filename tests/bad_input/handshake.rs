@@ -225,25 +225,49 @@ fn an_early_close_at_each_byte_of_the_handshake_leaves_nothing() {
     });
 }
 
+/// What an evicted peer is sent.
+fn is_turned_away(stream: &mut std::net::TcpStream) {
+    let answer = parse_answer(&read_all(stream)).unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (429, "rejected"));
+    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=5).contains(&retry_after), "{retry_after}");
+}
+
 #[test]
-fn more_handshakes_at_once_than_allowed_are_turned_away() {
+fn a_full_table_evicts_the_oldest_silent_connection() {
     let pair = Pair::with(Options {
-        tunnels: "  max_pending_handshakes: 2\n",
+        tunnels: "  max_pending_handshakes: 2\n  max_pending_per_source: 0\n",
         ..Options::default()
     });
-    let silent = [connect(pair.tunnels), connect(pair.tunnels)];
+    let mut half = connect(pair.tunnels);
+    let (begin, rest) = REQUEST.split_at(8);
+    half.write_all(begin.as_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    let before = stats(pair.responder_admin);
-    assert_eq!(
-        answered(pair.tunnels, REQUEST.as_bytes()),
-        (429, "rejected".into())
-    );
-    let after = stats(pair.responder_admin);
-    assert_eq!(
-        moved(&before, &after),
-        [("reverse_tunnel.handshake.rejected".to_owned(), 1)]
-    );
-    drop(silent);
+    let (mut silent, mut newest) = (connect(pair.tunnels), None);
+    one_outcome(&pair, "evicted", |port| {
+        newest = Some(connect(port));
+        is_turned_away(&mut silent);
+    });
+    half.write_all(rest.as_bytes()).unwrap();
+    wait_for("the tunnel of the peer that was in its head", || {
+        (stats(pair.responder_admin).get("r.nodes.other") == Some(&1)).then_some(())
+    });
+    drop(newest);
+    pair.assert_good();
+}
+
+#[test]
+fn a_source_at_its_share_evicts_its_own_connection() {
+    let pair = Pair::with(Options {
+        tunnels: "  max_pending_per_source: 1\n",
+        ..Options::default()
+    });
+    let (mut silent, mut newest) = (connect(pair.tunnels), None);
+    one_outcome(&pair, "source_share", |port| {
+        newest = Some(connect(port));
+        is_turned_away(&mut silent);
+    });
+    drop(newest);
     pair.assert_good();
 }
 

@@ -192,6 +192,6 @@ fn integer(bytes: &mut Vec<u8>, mut value: usize) {
 fn digits_are_read_in_both_forms() {
     assert_eq!(digits(b"\x03503"), 503);
     // h2 encodes 503 as 011011 00000 011001: 16 bits and a half.
-    let bits: u32 = 0b011011_00000_011001 << 7 | 0b1111111;
+    let bits: u32 = 0b0_1101_1000_0001_1001 << 7 | 0b1111111;
     assert_eq!(digits(&[&[0x83], &bits.to_be_bytes()[1..]].concat()), 503);
 }

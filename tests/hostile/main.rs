@@ -8,10 +8,18 @@
 mod kit;
 
 mod drain;
+mod egress_heads;
+#[allow(
+    dead_code,
+    reason = "the vocabulary of HTTP/2 is wider than what the tests use of it"
+)]
 mod h2;
+mod idle_junk;
 mod memory;
 mod partition;
+mod pending;
 mod raw_initiator;
+mod services;
 mod slow_link;
 mod spaces;
 mod stream_errors;

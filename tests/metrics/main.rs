@@ -204,3 +204,22 @@ fn a_form_that_is_none_is_refused() {
     let allowed = "format: \"xml\" is unknown; allowed: text, json, prometheus\n";
     assert_eq!((answer.status, answer.body.as_str()), (400, allowed));
 }
+
+/// An operator who meets an outcome of a handshake finds it in the guide.
+#[test]
+fn every_outcome_of_a_handshake_is_explained_in_the_guide() {
+    let guide = include_str!("../../docs/operations.md");
+    let (_, section) = guide.split_once("### How a handshake ended\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let pair = Pair::start();
+    let stats = stats(pair.responder_admin);
+    let outcomes = stats
+        .keys()
+        .filter_map(|name| name.strip_prefix("reverse_tunnel.handshake."));
+    let counted: std::collections::BTreeSet<_> = outcomes.collect();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let explained: std::collections::BTreeSet<_> = rows.map(|(outcome, _)| outcome).collect();
+    assert_eq!(counted, explained);
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::admission::Eviction;
 use crate::identity::IdError;
 
 /// Which id of a request is meant.
@@ -73,6 +74,13 @@ pub enum Refusal {
         /// When to come back.
         retry_after: Option<Duration>,
     },
+    /// A newer connection needed the place in the table of pending handshakes.
+    Evicted {
+        /// Which limit was reached.
+        why: Eviction,
+        /// When to dial again.
+        retry_after: Duration,
+    },
     /// Another process has the node id.
     Duplicate,
     /// The request did not come in time.
@@ -99,6 +107,7 @@ impl Refusal {
             Self::ClusterMismatch => "cluster_mismatch",
             Self::Pipelined => "pipelined",
             Self::Limit { .. } => "limit",
+            Self::Evicted { why, .. } => why.label(),
             Self::Duplicate => "duplicate",
             Self::Timeout => "timeout",
             Self::PeerClosed => "peer_closed",
@@ -122,6 +131,7 @@ impl Refusal {
             | Self::Body { .. }
             | Self::NotFound { .. }
             | Self::Pipelined
+            | Self::Evicted { .. }
             | Self::Timeout
             | Self::PeerClosed => self.label(),
         }
@@ -142,7 +152,7 @@ impl Refusal {
             Self::NotFound { .. } => Some((404, "Not Found")),
             Self::Duplicate => Some((409, "Conflict")),
             Self::HttpVersion | Self::UpgradeRequired => Some((426, "Upgrade Required")),
-            Self::Limit { .. } => Some((429, "Too Many Requests")),
+            Self::Limit { .. } | Self::Evicted { .. } => Some((429, "Too Many Requests")),
             Self::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
             Self::Timeout | Self::PeerClosed => None,
         }
@@ -165,7 +175,7 @@ impl Refusal {
             }
             Self::MissingClusterName => "Missing upstream cluster name header".into(),
             Self::ClusterMismatch => "Cluster name mismatch".into(),
-            Self::Limit { .. } => "rejected".into(),
+            Self::Limit { .. } | Self::Evicted { .. } => "rejected".into(),
             Self::Duplicate => "Another process has this node id".into(),
             Self::Timeout | Self::PeerClosed => String::new(),
         }
@@ -182,6 +192,9 @@ impl Refusal {
         }
         if let Self::Limit {
             retry_after: Some(after),
+        }
+        | Self::Evicted {
+            retry_after: after, ..
         } = self
         {
             // Rounded up: 0 would say nothing, and less than meant would say too little.
@@ -212,6 +225,7 @@ impl fmt::Display for Refusal {
             Self::HeadTooLarge => f.write_str("the request's head is too large"),
             Self::Pipelined => f.write_str("bytes follow the request before its answer"),
             Self::Limit { .. } => f.write_str("there are too many already"),
+            Self::Evicted { why, .. } => f.write_str(why.describe()),
             Self::Duplicate => f.write_str("another process has the node id"),
             Self::Timeout => f.write_str("the request did not come in time"),
             Self::PeerClosed => f.write_str("the peer went away"),
@@ -351,10 +365,36 @@ mod tests {
             logged(Refusal::Limit { retry_after: None }),
             "there are too many already"
         );
+        let evicted = |why| Refusal::Evicted {
+            why,
+            retry_after: Duration::ZERO,
+        };
+        assert_eq!(
+            logged(evicted(Eviction::TableFull)),
+            "a newer connection needed its place: the table of pending handshakes was full"
+        );
+        assert_eq!(
+            logged(evicted(Eviction::SourceShare)),
+            "a newer connection needed its place: its source had its share of the pending handshakes"
+        );
         assert_eq!(logged(Refusal::Duplicate), "another process has the node id");
         assert_eq!(logged(Refusal::Timeout), "the request did not come in time");
         assert_eq!(logged(Refusal::PeerClosed), "the peer went away");
         assert_eq!(logged(Refusal::MissingIds), Refusal::MissingIds.body());
+    }
+
+    #[test]
+    fn an_evicted_initiator_is_told_when_to_dial_again() {
+        let evicted = |why| Refusal::Evicted {
+            why,
+            retry_after: Duration::from_secs(2),
+        };
+        let limit = Refusal::Limit {
+            retry_after: Some(Duration::from_secs(2)),
+        };
+        for why in [Eviction::TableFull, Eviction::SourceShare] {
+            assert_eq!(text(&evicted(why)), text(&limit));
+        }
     }
 
     #[test]
@@ -411,6 +451,22 @@ mod tests {
             (Refusal::ClusterMismatch, "cluster_mismatch", "validation_failed"),
             (Refusal::Pipelined, "pipelined", "pipelined"),
             (Refusal::Limit { retry_after: None }, "limit", "rejected"),
+            (
+                Refusal::Evicted {
+                    why: Eviction::TableFull,
+                    retry_after: Duration::ZERO,
+                },
+                "evicted",
+                "evicted",
+            ),
+            (
+                Refusal::Evicted {
+                    why: Eviction::SourceShare,
+                    retry_after: Duration::ZERO,
+                },
+                "source_share",
+                "source_share",
+            ),
             (Refusal::Duplicate, "duplicate", "rejected"),
             (Refusal::Timeout, "timeout", "timeout"),
             (Refusal::PeerClosed, "peer_closed", "peer_closed"),

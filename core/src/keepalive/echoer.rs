@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::PING;
+use super::http_start::{self, Start};
 use crate::time::{Deadline, Instant};
 
 /// The least patience, however short the peer's interval: with a ping every 1 to 1.15 s, links that stall for a second and
@@ -52,14 +53,20 @@ pub enum EchoAction {
     HandOff(Vec<u8>),
     /// The responder is gone. Final.
     Silent,
+    /// What came is neither a ping nor the beginning of HTTP. Final.
+    Unexpected,
 }
 
 /// Recognises pings at any split.
 ///
 /// ```text
-///   RPING* in any reads ──▶ Echo, each       a byte that is no ping's ──▶ HandOff(what is no ping), the end
+///   RPING* in any reads ──▶ Echo, each       the beginning of HTTP    ──▶ HandOff(what is no ping), the end
+///                                            any other byte           ──▶ Unexpected, the end
 ///                                            nothing for too long     ──▶ Silent, the end
 /// ```
+///
+/// HTTP begins with the HTTP/2 preface, or with a method and a blank: an Envoy responder whose cluster has
+/// `http_protocol_options` sends HTTP/1 requests (wire.md section 4).
 ///
 /// The watchdog wants some byte within the patience that [`SilencePolicy`] describes, at least 2.8 s. The
 /// longest gap is counted from the handshake for the first ping.
@@ -68,6 +75,8 @@ pub struct Echoer {
     policy: SilencePolicy,
     /// How many bytes of a ping have come.
     matched: usize,
+    /// The bytes since the last ping, once they cannot become a ping and may become HTTP.
+    http: Vec<u8>,
     /// How often pings have come; those of one read are one.
     pinged: u32,
     last_ping: Instant,
@@ -88,6 +97,7 @@ impl Echoer {
         Self {
             policy,
             matched: 0,
+            http: Vec::new(),
             pinged: 0,
             last_ping: now,
             longest_gap: Duration::ZERO,
@@ -110,6 +120,11 @@ impl Echoer {
         }
         self.sign = self.now;
         self.outstanding = None;
+        if !self.http.is_empty() {
+            self.http.extend_from_slice(bytes);
+            self.begin_http();
+            return;
+        }
         let (mut matched, mut pings) = (self.matched, 0);
         // Where what is no whole ping begins in this read.
         let mut begins = 0;
@@ -117,7 +132,8 @@ impl Echoer {
             if byte != PING[matched] {
                 // What was taken for the start of a ping is data; some of it may have come in earlier reads.
                 let earlier = if pings == 0 { &PING[..self.matched] } else { &[] };
-                self.end(EchoAction::HandOff([earlier, &bytes[begins..]].concat()));
+                self.http = [earlier, &bytes[begins..]].concat();
+                self.begin_http();
                 return;
             }
             matched += 1;
@@ -205,6 +221,18 @@ impl Echoer {
         self.pinged = self.pinged.saturating_add(1);
     }
 
+    /// Hands off if the bytes are HTTP, and ends if they cannot become HTTP.
+    fn begin_http(&mut self) {
+        match http_start::classify(&self.http) {
+            Start::Partial => {}
+            Start::Http => {
+                let bytes = std::mem::take(&mut self.http);
+                self.end(EchoAction::HandOff(bytes));
+            }
+            Start::Unexpected => self.end(EchoAction::Unexpected),
+        }
+    }
+
     fn end(&mut self, verdict: EchoAction) {
         self.done = true;
         self.actions.push_back(verdict);
@@ -217,7 +245,8 @@ mod tests {
 
     use super::*;
 
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const PREFACE: &[u8] = http_start::PREFACE;
+    const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
     fn at(millis: u64) -> Instant {
         Instant::from_origin(Duration::from_millis(millis))
@@ -252,20 +281,63 @@ mod tests {
     }
 
     #[test]
-    fn http_begins_with_the_first_byte_that_is_no_ping() {
+    fn the_preface_is_handed_off_however_it_is_cut() {
         assert_eq!(after(&[PREFACE]), [hand_off(PREFACE)]);
-        assert_eq!(after(&[b"P"]), [hand_off(b"P")]);
-        assert_eq!(after(&[b"rping"]), [hand_off(b"rping")]);
+        for cut in 1..PREFACE.len() {
+            let (begin, rest) = PREFACE.split_at(cut);
+            assert_eq!(after(&[begin]), [], "{cut}");
+            assert_eq!(after(&[begin, rest]), [hand_off(PREFACE)], "{cut}");
+            assert_eq!(
+                after(&[PING, begin, rest]),
+                [EchoAction::Echo, hand_off(PREFACE)],
+                "{cut}"
+            );
+            let glued = [&PING[..], begin].concat();
+            assert_eq!(after(&[&glued, rest]), [hand_off(PREFACE)], "{cut}");
+        }
     }
 
     #[test]
-    fn what_begins_like_a_ping_and_is_none_is_delivered_whole() {
-        assert_eq!(after(&[b"RPIN", b"X"]), [hand_off(b"RPINX")]);
-        assert_eq!(after(&[b"R", b"PIN", b"Xyz"]), [hand_off(b"RPINXyz")]);
+    fn a_request_of_http_1_is_handed_off_however_it_is_cut() {
+        for request in [GET, b"REPORT /a HTTP/1.1\r\n", b"RPINX / HTTP/1.1\r\n"] {
+            let method = request.iter().position(|byte| *byte == b' ').unwrap();
+            for cut in 0..=method {
+                let (begin, rest) = request.split_at(cut);
+                assert_eq!(after(&[begin, rest]), [hand_off(request)], "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn junk_ends_the_tunnel_at_its_first_byte() {
+        for junk in [
+            &b"\0"[..],
+            b"rping",
+            b"\x16\x03\x01",
+            b"HTTP/1.1 400 Bad Request\r\n",
+            b"\0\0\x18\x04",
+        ] {
+            assert_eq!(after(&[junk]), [EchoAction::Unexpected], "{junk:?}");
+            assert_eq!(after(&[PING, junk]), [EchoAction::Echo, EchoAction::Unexpected]);
+        }
+        assert_eq!(after(&[b"RPIN", b"\0"]), [EchoAction::Unexpected]);
         assert_eq!(
-            after(&[b"RPINGRPI", b"QQ"]),
-            [EchoAction::Echo, hand_off(b"RPIQQ")]
+            after(&[b"RPINGRPI", b"\0\0"]),
+            [EchoAction::Echo, EchoAction::Unexpected]
         );
+        assert_eq!(after(&[b"PRI * HTTP/2.", b"1"]), [EchoAction::Unexpected]);
+        assert_eq!(after(&[b"RPINXRPINGRPINGRPINGRPING"]), [EchoAction::Unexpected]);
+        assert_eq!(after(&[b"\0", PING]), [EchoAction::Unexpected], "it is over");
+    }
+
+    #[test]
+    fn a_preface_that_stops_half_way_is_silence() {
+        let mut echoer = echoer();
+        echoer.on_bytes(at(1_000), b"PRI");
+        echoer.handle_timeout(at(10_999), || None);
+        assert_eq!(drain(&mut echoer), []);
+        echoer.handle_timeout(at(11_000), || None);
+        assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
     }
 
     #[test]
@@ -395,21 +467,42 @@ mod tests {
         assert_eq!(drain(&mut echoer), []);
     }
 
+    /// How many bytes are needed to see that `data` is HTTP or not, and whether it is; none while that is open.
+    fn verdict(data: &[u8]) -> Option<(usize, bool)> {
+        let valid = |text: &str| {
+            let (method, rest) = text.split_once(' ').unwrap_or((text, "-"));
+            let known = method.len() <= 24 && method.starts_with(|c: char| c.is_ascii_uppercase());
+            let letters = method.chars().all(|c| c.is_ascii_uppercase() || c == '-');
+            let http_1 = known && letters && method != "PRI";
+            (http_1 && rest != "-", http_1)
+        };
+        (1..=data.len()).find_map(|length| {
+            let begin = &data[..length];
+            let (http_1, may_be) = std::str::from_utf8(begin).map_or((false, false), valid);
+            let http = begin == PREFACE || http_1;
+            let open = PREFACE.starts_with(begin) || may_be;
+            (http || !open).then_some((length, http))
+        })
+    }
+
     proptest! {
         /// Against a model that sees the whole stream: where the first byte is that is no ping's, which read
-        /// brought it, and which pings ended before that read.
+        /// brought it, which pings ended before that read, and which byte tells what the rest is.
         #[test]
         fn segmentation_changes_no_byte_of_the_data(
             pings in 0usize..4,
             data in prop_oneof![
-                Just(PREFACE.to_vec()), Just(b"RPINX".to_vec()), Just(b"RRPING".to_vec()),
-                prop::collection::vec(any::<u8>(), 0..9),
+                Just(PREFACE.to_vec()), Just(GET.to_vec()), Just(b"RPINX".to_vec()), Just(b"RRPING ".to_vec()),
+                Just(b"PRI * HTTP/2.0\r\n\r\nSM\r\nX".to_vec()),
+                prop::collection::vec(any::<u8>(), 0..9), "[A-Z-]{0,30} ?".prop_map(String::into_bytes),
             ],
             cuts in prop::collection::vec(1usize..9, 0..40),
         ) {
             let stream = [&PING.repeat(pings)[..], &data].concat();
-            let (mut echoer, mut echoes, mut delivered, mut over) = (echoer(), 0, Vec::new(), false);
+            let (mut echoer, mut echoes, mut end) = (echoer(), 0, None);
             let wrong = (0..stream.len()).find(|at| stream[*at] != PING[at % 5]);
+            let data_at = wrong.map_or(stream.len(), |at| at / 5 * 5);
+            let verdict = verdict(&stream[data_at..]);
             let mut wrong_read = stream.len();
             let (mut from, mut cuts) = (0, cuts.into_iter());
             while from < stream.len() {
@@ -417,28 +510,27 @@ mod tests {
                 if wrong.is_some_and(|at| (from..to).contains(&at)) {
                     wrong_read = from;
                 }
-                if over {
-                    delivered.extend_from_slice(&stream[from..to]);
-                } else {
+                if end.is_none() {
                     echoer.on_bytes(at(1), &stream[from..to]);
                 }
                 for action in drain(&mut echoer) {
-                    prop_assert!(!over);
+                    prop_assert!(end.is_none());
                     match action {
                         EchoAction::Echo => echoes += 1,
                         EchoAction::HandOff(bytes) => {
-                            delivered = bytes;
-                            over = true;
+                            prop_assert_eq!(&bytes[..], &stream[data_at..to]);
+                            end = Some((to, true));
                         }
+                        EchoAction::Unexpected => end = Some((to, false)),
                         EchoAction::Silent => prop_assert!(false, "silent"),
                     }
                 }
+                // The read that brings the deciding byte is the one that ends the idle phase.
+                let decided = verdict.filter(|(length, _)| wrong.is_some() && data_at + length <= to);
+                prop_assert_eq!(end.map(|(_, http)| http), decided.map(|(_, http)| http));
                 from = to;
             }
-            prop_assert_eq!(over, wrong.is_some());
             prop_assert_eq!(echoes, wrong_read / 5);
-            let data_at = wrong.map_or(stream.len(), |at| at / 5 * 5);
-            prop_assert_eq!(&delivered[..], &stream[data_at..]);
         }
     }
 }

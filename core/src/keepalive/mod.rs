@@ -9,6 +9,7 @@
 //! ```
 
 pub mod echoer;
+mod http_start;
 pub mod liveness;
 pub mod pinger;
 

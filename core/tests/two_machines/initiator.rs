@@ -159,6 +159,7 @@ impl Initiator {
                     }
                     EchoAction::Silent => silent.push(*slot),
                     EchoAction::HandOff(bytes) => panic!("nobody sends data: {bytes:?}"),
+                    EchoAction::Unexpected => panic!("nobody sends anything but pings"),
                 }
             }
         }

@@ -158,6 +158,7 @@ impl Page {
             page.entry("ping_interval", Text(tunnels.ping_interval));
             page.entry("ping_misses", tunnels.ping_misses);
             page.entry("handshake_timeout", Text(tunnels.handshake_timeout));
+            page.entry("first_byte_timeout", Text(tunnels.first_byte_timeout));
             page.entry("path", scalar(&tunnels.path));
             page.entry("http_upgrade", tunnels.http_upgrade);
             page.entry("tenant_isolation", tunnels.tenant_isolation);
@@ -168,6 +169,7 @@ impl Page {
             page.entry("duplicates", tunnels.duplicates.label());
             page.entry("settle", Text(tunnels.settle));
             page.entry("max_pending_handshakes", tunnels.max_pending_handshakes);
+            page.entry("max_pending_per_source", tunnels.max_pending_per_source);
             page.http2(&tunnels.http2);
         });
     }

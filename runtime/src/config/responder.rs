@@ -67,6 +67,8 @@ pub struct ListenConfig {
     pub ping_misses: u32,
     /// How long a handshake may take, from accept to the complete request.
     pub handshake_timeout: Duration,
+    /// How long it may take to the first byte of the request; at most `handshake_timeout`.
+    pub first_byte_timeout: Duration,
     /// The path that a handshake must ask for.
     pub path: String,
     /// Whether handshakes are HTTP upgrades, answered 101.
@@ -79,8 +81,10 @@ pub struct ListenConfig {
     pub duplicates: Policy,
     /// How long a tunnel rests after the answer is acknowledged, before anything is sent through it (wire.md 2.6).
     pub settle: Duration,
-    /// How many handshakes may be under way on one worker; further ones are refused.
+    /// How many handshakes may be pending on one worker; beyond it, older ones are evicted.
     pub max_pending_handshakes: u32,
+    /// How many of these may come from one source; zero for any number.
+    pub max_pending_per_source: u32,
     /// The HTTP/2 connection inside each tunnel.
     pub http2: Http2Config,
 }
@@ -160,6 +164,7 @@ impl ListenConfig {
             "ping_interval",
             "ping_misses",
             "handshake_timeout",
+            "first_byte_timeout",
             "path",
             "http_upgrade",
             "tenant_isolation",
@@ -167,14 +172,25 @@ impl ListenConfig {
             "duplicates",
             "settle",
             "max_pending_handshakes",
+            "max_pending_per_source",
             "http2",
         ])?;
         let required_cluster = tunnels.optional("required_cluster");
+        let handshake_timeout = tunnels.duration("handshake_timeout", secs(10), positive(secs(300)))?;
+        let first_byte_timeout = tunnels.duration(
+            "first_byte_timeout",
+            secs(3).min(handshake_timeout),
+            positive(handshake_timeout),
+        )?;
+        let max_pending_handshakes = tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?;
+        // Half of the table: one source cannot fill it, and a site behind NAT still has hundreds of places.
+        let share = (max_pending_handshakes / 2).max(1);
         Ok(Self {
             listen: listens.read(&tunnels.required("listen")?)?,
             ping_interval: tunnels.duration("ping_interval", secs(1), secs(1)..=secs(300))?,
             ping_misses: tunnels.number("ping_misses", 3, 1..=u32::MAX)?,
-            handshake_timeout: tunnels.duration("handshake_timeout", secs(10), positive(secs(300)))?,
+            handshake_timeout,
+            first_byte_timeout,
             path: tunnels.text("path", DEFAULT_PATH.to_owned(), value::path)?,
             http_upgrade: tunnels.flag("http_upgrade", false)?,
             tenant_isolation: tunnels.flag("tenant_isolation", false)?,
@@ -183,7 +199,8 @@ impl ListenConfig {
                 .transpose()?,
             duplicates: tunnels.text("duplicates", Policy::Pool, value::duplicates)?,
             settle: tunnels.duration("settle", millis(30), or_none(secs(10)))?,
-            max_pending_handshakes: tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?,
+            max_pending_handshakes,
+            max_pending_per_source: tunnels.number("max_pending_per_source", share, 0..=u32::MAX)?,
             http2: Http2Config::read(&tunnels)?,
         })
     }

@@ -126,25 +126,25 @@ pub(crate) trait Follow {
     /// The body came to its end.
     fn finished(&mut self);
     /// The body broke off.
-    fn broken(&mut self);
+    fn broken(&mut self, error: &hyper::Error);
 }
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(crate) enum Answer<F> {
+pub(crate) enum Answer<F, B = Incoming> {
     /// A text of our own.
     Text(Option<Bytes>),
     /// What the other side sends, never held whole.
     Stream {
         /// Where it comes from.
-        from: Incoming,
+        from: B,
         /// What lasts as long as it does.
         follow: F,
     },
 }
 
 /// Whether a body has nothing more to give, though its end may come in a frame of its own that nobody waits for.
-fn is_over(from: &Incoming) -> bool {
+fn is_over(from: &impl Body) -> bool {
     from.is_end_stream() || from.size_hint().exact() == Some(0)
 }
 
@@ -153,15 +153,15 @@ pub(crate) fn is_bodiless(asked: &Method, status: StatusCode) -> bool {
     *asked == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-impl<F> Answer<F> {
+impl<F, B> Answer<F, B> {
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
         Self::Text(Some(text.into()))
     }
 }
 
-impl<F: Follow> Answer<F> {
+impl<F: Follow, B: Body> Answer<F, B> {
     /// `bodiless` if the answer has no body by its kind: to HEAD, or with a status that has none.
-    pub(crate) fn stream(from: Incoming, mut follow: F, bodiless: bool) -> Self {
+    pub(crate) fn stream(from: B, mut follow: F, bodiless: bool) -> Self {
         // An answer without a body is over before anyone polls it.
         if bodiless || is_over(&from) {
             follow.finished();
@@ -170,7 +170,11 @@ impl<F: Follow> Answer<F> {
     }
 }
 
-impl<F: Follow + Unpin> Body for Answer<F> {
+impl<F, B> Body for Answer<F, B>
+where
+    F: Follow + Unpin,
+    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+{
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -190,7 +194,7 @@ impl<F: Follow + Unpin> Body for Answer<F> {
                 }
                 match &frame {
                     None => follow.finished(),
-                    Some(Err(_)) => follow.broken(),
+                    Some(Err(error)) => follow.broken(error),
                     // Whoever counts the bytes of a body may never ask for its end.
                     Some(Ok(_)) if is_over(from) => follow.finished(),
                     Some(Ok(_)) => {}

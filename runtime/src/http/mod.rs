@@ -1,7 +1,9 @@
 //! HTTP as both roles speak it: limits, the executor, bodies, headers that end at each hop, counters.
 
+pub(crate) mod begun;
 pub(crate) mod body;
 pub(crate) mod counters;
+pub(crate) mod heads;
 pub(crate) mod hygiene;
 pub(crate) mod limits;
 pub(crate) mod liveness;
@@ -23,8 +25,12 @@ const STREAM_WINDOW: u32 = 128 << 10;
 /// readers that stall never take the window of those that read (field-notes.md 3c).
 const CONNECTION_WINDOW: u32 = 128 << 20;
 const _: () = assert!(CONNECTION_WINDOW >= STREAM_WINDOW * CLIENT_STREAMS_MAX);
-/// What an HTTP/1 connection reads ahead, and holds back, at most: it must have room for a whole head.
+/// What an HTTP/1 connection to a service reads ahead, and holds back, at most: it must have room for a whole head. A longer
+/// one is an error of the service, below the limit of [`heads`]: room for that limit would cost 32 KiB of each stalled stream.
 pub(crate) const BUFFER_BYTES_MAX: usize = 48 << 10;
+/// The same of an HTTP/1 client: more than a head may have, so that [`heads`] refuses it and counts that. What does not fit
+/// here is refused with 431 by the library.
+const CLIENT_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// What is kept of one body on its way out of HTTP/2 for a receiver that stalls.
 pub(crate) const SEND_BYTES_MAX: usize = 32 << 10;
 /// What one request of an HTTP/2 client may have in flight, and all of them together: a client cannot make the egress
@@ -42,6 +48,10 @@ const FRAME_BYTES_MAX: u32 = 64 << 10;
 const RESETS_MAX: usize = 1024;
 /// The longest header list that is taken from a tunnel, in bytes: Envoy's own limit is 60 KiB.
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// The longest header list of an HTTP/2 client, as HTTP/2 counts: it is refused with 431 by the library.
+const CLIENT_HEADER_LIST_BYTES_MAX: u32 = 48 << 10;
+/// The longest response head of a service that speaks HTTP/2, as HTTP/2 counts: what a tunnel to an Envoy takes.
+pub(crate) const SERVICE_HEADER_LIST_BYTES_MAX: u32 = 60 << 10;
 /// How long a client of the egress may take for the head of its request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -88,14 +98,14 @@ pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_buf_size(CLIENT_BUFFER_BYTES_MAX)
         .half_close(false);
     let mut http2 = builder.http2();
     http2
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_frame_size(FRAME_BYTES_MAX)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_header_list_size(tunnel.map_or(CLIENT_HEADER_LIST_BYTES_MAX, |_| HEADER_LIST_BYTES_MAX))
         .max_send_buf_size(SEND_BYTES_MAX)
         .max_concurrent_streams(tunnel.map_or(CLIENT_STREAMS_MAX, |t| t.max_streams));
     if tunnel.is_some() {

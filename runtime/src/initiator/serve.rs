@@ -15,13 +15,14 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::Worker;
-use super::services::{Return, ServiceError, Services};
+use super::services::{self, Return, Services};
 use crate::clock::Clock;
 use crate::config::{InitiatorConfig, Protocol};
+use crate::http::begun::Begun;
 use crate::http::body::{Answer, Follow, Question, is_bodiless};
 use crate::http::counters::{Counters, Running};
-use crate::http::hygiene;
 use crate::http::limits::{Late, Limits, Upload};
+use crate::http::{heads, hygiene};
 use crate::net::Network;
 
 /// Where a prefix leads.
@@ -110,8 +111,10 @@ impl<N: Network> Follow for Following<N> {
         }
     }
 
-    fn broken(&mut self) {
-        self.running.truncate(Refusal::ServiceReset.label());
+    fn broken(&mut self, error: &hyper::Error) {
+        let why = services::refusal(error);
+        tracing::debug!(%error, reason = why.label(), "the body of the service's response broke off");
+        self.running.truncate(why.label());
     }
 }
 
@@ -120,7 +123,7 @@ pub(super) async fn serve<N: Network>(
     worker: Rc<Worker<N>>,
     carrier: Rc<Carrier>,
     mut request: Request<Incoming>,
-) -> Response<Answer<Following<N>>> {
+) -> Response<Answer<Following<N>, Begun>> {
     let record = worker
         .http
         .recorder
@@ -140,9 +143,6 @@ pub(super) async fn serve<N: Network>(
     match answered {
         Ok((mut response, back)) => {
             running.respond(response.status());
-            hygiene::strip(response.headers_mut(), &[], None);
-            // Only Eddy says why Eddy refused.
-            response.headers_mut().remove(hygiene::REASON);
             hygiene::put_service_time(response.headers_mut(), took);
             *response.version_mut() = Version::HTTP_2;
             let bodiless = is_bodiless(&method, response.status());
@@ -173,7 +173,7 @@ async fn forward<N: Network>(
     mut request: Request<Question>,
     upload: Option<&Upload>,
     began: Instant,
-) -> Result<(Response<Incoming>, Option<Return>), Refusal> {
+) -> Result<(Response<Begun>, Option<Return>), Refusal> {
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     prepare(&mut request, route.services.protocol())?;
     let limits = Limits {
@@ -187,10 +187,39 @@ async fn forward<N: Network>(
         Late::Sender | Late::Gone => Refusal::BodyIdle,
         Late::Receiver => Refusal::ServiceTimeout,
     })?;
-    sent.map_err(|error| {
+    let (response, back) = sent.map_err(|error| {
         tracing::debug!(%error, "the service gave no answer");
-        blame(&error)
-    })
+        error.refusal()
+    })?;
+    Ok((check(response).await?, back))
+}
+
+/// Makes the response fit for a tunnel, or refuses it while the client has seen nothing of it.
+async fn check(response: Response<Incoming>) -> Result<Response<Begun>, Refusal> {
+    let (mut head, body) = response.into_parts();
+    hygiene::strip(&mut head.headers, &[], None);
+    // Only Eddy says why Eddy refused.
+    head.headers.remove(hygiene::REASON);
+    // No request asks for another protocol, so nobody may switch to one.
+    if head.status.is_informational() {
+        tracing::debug!(
+            status = head.status.as_u16(),
+            "the service's response has an informational status"
+        );
+        return Err(Refusal::ServiceProtocol);
+    }
+    if heads::is_response_head_too_large(&head.headers) {
+        tracing::debug!(
+            fields = head.headers.len(),
+            "the head of the service's response is too large"
+        );
+        return Err(Refusal::ServiceProtocol);
+    }
+    let body = Begun::begin(body).await.map_err(|error| {
+        tracing::debug!(%error, "the body of the service's response is broken from its beginning");
+        services::refusal(&error)
+    })?;
+    Ok(Response::from_parts(head, body))
 }
 
 /// Makes the request fit for the service.
@@ -226,12 +255,4 @@ fn prepare(request: &mut Request<Question>, protocol: Protocol) -> Result<(), Re
         }
     }
     Ok(())
-}
-
-fn blame(error: &ServiceError) -> Refusal {
-    match error {
-        ServiceError::Connect(_) => Refusal::ServiceUnreachable,
-        ServiceError::Http(error) if error.is_parse() => Refusal::ServiceProtocol,
-        ServiceError::Http(_) => Refusal::ServiceReset,
-    }
 }

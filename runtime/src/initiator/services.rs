@@ -8,6 +8,7 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use eddy_core::router::Refusal;
 use eddy_core::time::Instant;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -18,7 +19,7 @@ use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
-use crate::http::{BUFFER_BYTES_MAX, LocalExec};
+use crate::http::{BUFFER_BYTES_MAX, LocalExec, SERVICE_HEADER_LIST_BYTES_MAX};
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
@@ -35,6 +36,44 @@ pub(super) enum ServiceError {
     Connect(io::Error),
     /// The connection broke, or what came is no HTTP.
     Http(hyper::Error),
+}
+
+impl ServiceError {
+    /// Whose fault it is, as the client is told.
+    pub(super) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Connect(_) => Refusal::ServiceUnreachable,
+            Self::Http(error) => refusal(error),
+        }
+    }
+}
+
+/// Whether a service broke HTTP or broke the connection.
+pub(super) fn refusal(error: &hyper::Error) -> Refusal {
+    let is_protocol = error.is_parse() || {
+        let mut source = std::error::Error::source(error);
+        let mut found = false;
+        while let Some(cause) = source {
+            // A stream or connection that this end has ended, because of what came on it.
+            found |= cause
+                .downcast_ref::<h2::Error>()
+                .is_some_and(h2::Error::is_library);
+            // The body's framing: what hyper cannot decode has one of these kinds, the end of a connection has another.
+            found |= cause.downcast_ref::<io::Error>().is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+                )
+            });
+            source = cause.source();
+        }
+        found
+    };
+    if is_protocol {
+        Refusal::ServiceProtocol
+    } else {
+        Refusal::ServiceReset
+    }
 }
 
 impl fmt::Display for ServiceError {
@@ -219,6 +258,7 @@ impl<N: Network> Services<N> {
         let mut client = http2::Builder::new(LocalExec);
         client
             .timer(TokioTimer::new())
+            .max_header_list_size(SERVICE_HEADER_LIST_BYTES_MAX)
             .keep_alive_interval(SERVICE_PING)
             .keep_alive_timeout(SERVICE_PING);
         let shaken = client.handshake(TokioIo::new(stream)).await;

@@ -188,6 +188,7 @@ async fn idle<N: Network>(
                     }
                 }
                 EchoAction::HandOff(data) => return Idle::Data(Bytes::from(data), stream),
+                EchoAction::Unexpected => return Idle::Closed(CloseReason::UnexpectedBytes),
                 EchoAction::Silent => {
                     // Who is there now may take longer from ping to ping than who was.
                     worker.ping_gaps.borrow_mut().remove(&host);

@@ -1,7 +1,6 @@
 //! New connections on the tunnel port: the handshake, its refusals, and the JSON API that shares the port.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,9 +17,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::pending::Place;
 use super::refusals::Refused;
 use super::{Message, Newcomer, Worker, tunnel};
 use crate::api;
+use crate::latch::Present;
 use crate::limited_log::LimitedLog;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Listener, Network};
@@ -45,7 +46,7 @@ const COME_BACK_EACH: Duration = Duration::from_micros(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Every outcome of a handshake that is counted, Envoy's names first.
-pub(super) const OUTCOMES: [&str; 14] = [
+pub(super) const OUTCOMES: [&str; 16] = [
     "accepted",
     "body_rejected",
     "parse_error",
@@ -54,12 +55,14 @@ pub(super) const OUTCOMES: [&str; 14] = [
     "timeout",
     "validation_failed",
     "api",
+    "evicted",
     "head_too_large",
     "http_error",
     "http_version",
     "not_found",
     "peer_closed",
     "pipelined",
+    "source_share",
 ];
 
 /// Accepts until the worker drains.
@@ -81,7 +84,23 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
         };
         match accepted {
             Ok((stream, peer)) => {
-                tokio::task::spawn_local(handshake(Rc::clone(&worker), stream, peer, refusals.clone()));
+                let accepted = worker.clock.now();
+                let place = worker.pending.enter(accepted, peer);
+                let crowded = place.has_evicted();
+                let handshake = handshake(
+                    Rc::clone(&worker),
+                    stream,
+                    peer,
+                    accepted,
+                    place,
+                    refusals.clone(),
+                );
+                tokio::task::spawn_local(handshake);
+                if crowded {
+                    // Lets the bytes of each connection be read before many later ones are accepted: otherwise an honest
+                    // initiator would lose its place as a silent connection, though its request has arrived.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) => {
                 failures.line(|| tracing::warn!(%error, "cannot accept a tunnel"));
@@ -91,58 +110,28 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     }
 }
 
-struct Pending<'w>(&'w Cell<u32>);
-
-impl<'w> Pending<'w> {
-    fn enter(count: &'w Cell<u32>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 async fn handshake<N: Network>(
     worker: Rc<Worker<N>>,
     mut stream: N::Stream,
     peer: SocketAddr,
+    accepted: Instant,
+    mut place: Place,
     refusals: LimitedLog,
 ) {
-    let accepted = worker.clock.now();
-    let pending = Pending::enter(&worker.pending_handshakes);
-    let over = pending.0.get() > worker.config.tunnels.max_pending_handshakes;
     let mut refused = None;
-    let outcome = if over {
-        let away = u32::try_from(worker.absences.borrow().away()).unwrap_or(u32::MAX);
-        let latest = COME_BACK_MAX.max(COME_BACK_EACH.saturating_mul(away));
-        let spread = worker.rng.borrow_mut().between(COME_BACK_MIN, latest);
-        Err(Refusal::Limit {
-            retry_after: Some(spread),
-        })
-    } else {
-        let read = read_request(&worker, &mut stream, &mut refused);
-        let limit = worker.config.tunnels.handshake_timeout;
-        tokio::time::timeout(limit, read)
-            .await
-            .unwrap_or(Err(Refusal::Timeout))
-    };
+    let outcome = read_request(&worker, &mut stream, &mut place, &mut refused).await;
+    drop(place);
     match outcome {
         Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, accepted, announcement),
         Ok(Heard::Api(bytes)) => {
             worker.count_handshake("api");
-            drop(pending);
             serve_api(worker, Prefixed::new(bytes, stream)).await;
         }
         Err(refusal) => {
             worker.count_handshake(refusal.counter());
             let node = refused.as_ref().map(|identity| identity.node.as_str());
             refusals.line(|| tracing::info!(%peer, node, reason = refusal.label(), "handshake refused"));
-            // Who comes on top of too many is not waited for.
-            let linger = if over { Duration::ZERO } else { LINGER };
+            let lingering = worker.enter_linger(&refusal);
             let answer = refusal.encode();
             worker.refusals.borrow_mut().push(Refused {
                 at: worker.clock.now(),
@@ -150,8 +139,19 @@ async fn handshake<N: Network>(
                 identity: refused,
                 why: refusal,
             });
-            refuse(stream, &answer, linger).await;
+            refuse(stream, &answer, lingering).await;
         }
+    }
+}
+
+impl<N: Network> Worker<N> {
+    /// A place among the refused connections that are read for a while. There are as many as for pending handshakes, and
+    /// none for a connection that was closed because there were too many.
+    fn enter_linger(&self, refusal: &Refusal) -> Option<Present> {
+        let places = usize::try_from(self.config.tunnels.max_pending_handshakes).unwrap_or(usize::MAX);
+        let room = self.lingering.count() < places;
+        let evicted = matches!(refusal, Refusal::Evicted { .. });
+        (room && !evicted).then(|| self.lingering.enter())
     }
 }
 
@@ -164,14 +164,28 @@ enum Heard {
 async fn read_request<N: Network>(
     worker: &Worker<N>,
     stream: &mut N::Stream,
+    place: &mut Place,
     refused: &mut Option<Arc<Identity>>,
 ) -> Result<Heard, Refusal> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let had = bytes.len();
-        match stream.read_buf(&mut bytes).await {
+        let deadline = place.deadline();
+        // What has arrived is read even if the connection has just been evicted: it may be the whole request.
+        let read = tokio::select! {
+            biased;
+            read = stream.read_buf(&mut bytes) => read,
+            why = place.evicted() => {
+                let away = u32::try_from(worker.absences.borrow().away()).unwrap_or(u32::MAX);
+                let latest = COME_BACK_MAX.max(COME_BACK_EACH.saturating_mul(away));
+                let retry_after = worker.rng.borrow_mut().between(COME_BACK_MIN, latest);
+                return Err(Refusal::Evicted { why, retry_after });
+            }
+            () = worker.clock.until(deadline) => return Err(Refusal::Timeout),
+        };
+        match read {
             Ok(0) | Err(_) => return Err(Refusal::PeerClosed),
-            Ok(_) => {}
+            Ok(_) => place.on_bytes(),
         }
         // A head changes its meaning at the ends of lines: one that trickles in is not read again for each byte.
         if had > 0 && bytes.len() <= HEAD_BYTES_MAX && !bytes[had..].contains(&b'\n') {
@@ -252,12 +266,13 @@ fn peer_tunnel(worker: Option<String>, connection: Option<String>) -> Option<Str
     Some(format!("{number}-{}", connection?))
 }
 
-/// Says no, and waits a little for the peer to hear it.
-async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8], linger: Duration) {
+/// Sends a refusal, and gives the peer a moment to read it if there is a place for that.
+async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8], lingering: Option<Present>) {
     // The peer may have gone; then there is nobody to tell.
-    if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
+    let told = stream.write_all(answer).await.is_ok() && stream.shutdown().await.is_ok();
+    let Some(_lingering) = lingering.filter(|_| told) else {
         return;
-    }
+    };
     let mut left = LINGER_BYTES_MAX;
     let mut scratch = vec![0; 16 << 10];
     let drain = async {
@@ -268,7 +283,7 @@ async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8], linger: Dura
             }
         }
     };
-    let _ = tokio::time::timeout(linger, drain).await;
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 async fn serve_api<N: Network>(worker: Rc<Worker<N>>, stream: Prefixed<N::Stream>) {

@@ -11,6 +11,7 @@ mod egress;
 pub mod explain;
 mod leave;
 mod overview;
+mod pending;
 mod proxy;
 mod refusals;
 mod report;
@@ -58,6 +59,7 @@ use self::client_load::ClientLoads;
 use self::explain::Choice;
 pub use self::leave::Selection;
 use self::leave::Whom;
+use self::pending::PendingHandshakes;
 use self::refusals::Refusals;
 pub use self::start::{Control, Seed, Start, StartError, prepare};
 use self::tunnel::Orders;
@@ -212,7 +214,9 @@ struct Worker<N: Network> {
     /// Requests of this worker on tunnels that have left the directory.
     orphans: RefCell<BTreeMap<TunnelId, Orphans>>,
     handshakes: RefCell<BTreeMap<&'static str, u64>>,
-    pending_handshakes: Cell<u32>,
+    pending: Rc<PendingHandshakes>,
+    /// Refused connections whose peer may still read the refusal.
+    lingering: Crowd,
     pings: PingCounters,
     /// The end has begun: no new tunnels.
     drain: Latch,
@@ -370,7 +374,8 @@ impl<N: Network> Worker<N> {
             refusals: RefCell::default(),
             orphans: RefCell::default(),
             handshakes: RefCell::default(),
-            pending_handshakes: Cell::default(),
+            pending: Rc::new(PendingHandshakes::new(&config.tunnels)),
+            lingering: Crowd::default(),
             pings: PingCounters::default(),
             drain: Latch::default(),
             door: Latch::default(),

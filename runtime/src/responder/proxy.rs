@@ -21,8 +21,8 @@ use super::egress::Client;
 use super::{Claim, Link, Sender, Worker};
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
-use crate::http::hygiene;
 use crate::http::limits::{Late, Limits};
+use crate::http::{heads, hygiene};
 use crate::net::Network;
 
 /// A request's place on a tunnel; given back when dropped.
@@ -79,7 +79,7 @@ impl<N: Network> Follow for Following<N> {
         self.running.end();
     }
 
-    fn broken(&mut self) {
+    fn broken(&mut self, _: &hyper::Error) {
         let drained = self.lease.worker.is_draining(self.lease.tunnel);
         self.running.truncate(if drained {
             DRAINED
@@ -95,6 +95,8 @@ pub(super) async fn proxy<N: Network>(
     mut request: Request<Incoming>,
     client: Rc<Client<N>>,
 ) -> Response<Answer<Following<N>>> {
+    // Before Eddy's own headers are there.
+    let too_large = heads::is_request_head_too_large(request.method(), request.uri(), request.headers());
     let record = worker
         .http
         .recorder
@@ -102,7 +104,12 @@ pub(super) async fn proxy<N: Network>(
     let mut running = Running::new(Numbers(Rc::clone(&worker)), record);
     let one_by_one = request.version() < Version::HTTP_2;
     let method = request.method().clone();
-    let forwarded = match prepare(&worker, &mut request) {
+    let prepared = if too_large {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        prepare(&worker, &mut request)
+    };
+    let forwarded = match prepared {
         Ok(demand) => forward(&worker, request, demand, &client, &mut running).await,
         Err(why) => Err(why.into()),
     };
@@ -179,6 +186,9 @@ fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> R
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
+    }
+    if heads::has_other_transfer_encoding(request.headers()) {
+        return Err(Refusal::TransferEncoding);
     }
     hygiene::strip(
         request.headers_mut(),

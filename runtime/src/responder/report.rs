@@ -64,7 +64,9 @@ impl<N: Network> Worker<N> {
         let streams = links.keys().filter(is_asked);
         let streams = streams.map(|id| (id.to_string(), cache.streams(*id)));
         let orphans = self.orphans.borrow();
-        let orphans = orphans.iter().filter(|(_, orphans)| ask.is_about(&orphans.identity));
+        let orphans = orphans
+            .iter()
+            .filter(|(_, orphans)| ask.is_about(&orphans.identity));
         let streams = streams.chain(orphans.map(|(id, orphans)| (id.to_string(), orphans.streams)));
         let streams = streams.collect();
         let identities = self.config.stats.detailed.then(|| {

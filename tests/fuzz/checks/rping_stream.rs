@@ -105,6 +105,7 @@ struct Initiator {
     echoes: usize,
     delivered: Option<Vec<u8>>,
     silent: bool,
+    unexpected: bool,
     /// True as soon as a GOAWAY was seen in what was delivered, read by read.
     goaway: bool,
     watch: FrameWatch,
@@ -119,6 +120,7 @@ impl Initiator {
             echoes: 0,
             delivered: None,
             silent: false,
+            unexpected: false,
             goaway: false,
             watch: FrameWatch::new(Sender::Client),
             last_read: 0,
@@ -130,7 +132,7 @@ impl Initiator {
     }
 
     fn read(&mut self, now: Instant, read: &[u8]) {
-        if self.silent {
+        if self.silent || self.unexpected {
             return;
         }
         self.heard.extend(read);
@@ -146,10 +148,7 @@ impl Initiator {
 
     fn perform(&mut self, now: Instant) {
         while let Some(action) = self.echoer.poll_action() {
-            assert!(
-                !self.silent && self.delivered.is_none(),
-                "{action:?} behind the last word"
-            );
+            assert!(!self.is_over(), "{action:?} behind the last word");
             match action {
                 EchoAction::Echo => self.echoes += 1,
                 EchoAction::HandOff(bytes) => {
@@ -157,12 +156,17 @@ impl Initiator {
                     self.delivered = Some(bytes);
                 }
                 EchoAction::Silent => self.silent = true,
+                EchoAction::Unexpected => self.unexpected = true,
             }
         }
         match self.echoer.poll_timeout() {
-            None => assert!(self.silent || self.delivered.is_some(), "nobody wakes it"),
+            None => assert!(self.is_over(), "nobody wakes it"),
             Some(timer) => assert!(timer.at > now, "{timer:?} at {now:?}"),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.silent || self.unexpected || self.delivered.is_some()
     }
 
     /// The naive reading of the whole stream.
@@ -174,18 +178,48 @@ impl Initiator {
             pings += 1;
         }
         let is_data = !PING.starts_with(data);
+        let http = is_data && is_http(data);
         let delivered = self.delivered.as_deref();
-        assert_eq!(delivered, is_data.then_some(data), "of {:?}", self.heard);
+        assert_eq!(delivered, http.then_some(data), "of {:?}", self.heard);
+        assert_eq!(
+            self.unexpected,
+            is_data && !http && !may_become_http(data),
+            "{:?}",
+            self.heard
+        );
         if is_data {
             // Those in front of data in one read are not echoed.
             let in_one_read = self.last_read / PING.len() + 1;
             assert!((pings.saturating_sub(in_one_read)..=pings).contains(&self.echoes));
+        }
+        if http {
             assert_eq!(
                 self.goaway,
                 sees_goaway(&mut FrameWatch::new(Sender::Client), data)
             );
-        } else {
+        }
+        if !is_data {
             assert_eq!(self.echoes, pings);
         }
     }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How many bytes of a method there are, if it may be one.
+fn method(data: &[u8]) -> Option<usize> {
+    let other = |byte: &u8| !byte.is_ascii_uppercase() && *byte != b'-';
+    let length = data.iter().position(other).unwrap_or(data.len());
+    (data.first().is_some_and(u8::is_ascii_uppercase) && length <= 24).then_some(length)
+}
+
+/// Whether HTTP has begun: with the preface, or with a method other than `PRI` and a blank.
+fn is_http(data: &[u8]) -> bool {
+    let request = method(data).is_some_and(|length| data.get(length) == Some(&b' '));
+    data.starts_with(PREFACE) || request && !data.starts_with(b"PRI ")
+}
+
+/// Whether more bytes could make it HTTP.
+fn may_become_http(data: &[u8]) -> bool {
+    PREFACE.starts_with(data) || method(data) == Some(data.len())
 }
