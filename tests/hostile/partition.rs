@@ -25,7 +25,7 @@ fn recovery(pair: &Pair, length: Duration) -> Duration {
 fn partitions(pair: &Pair, lengths: &[u64]) {
     for length in lengths {
         let took = recovery(pair, Duration::from_secs(*length));
-        println!("figure: {length} s of silence, back after {took:.2?}");
+        eprintln!("figure: {length} s of silence, back after {took:.2?}");
         assert!(took < Duration::from_millis(1_500), "{took:?} after {length} s");
     }
 }

@@ -31,7 +31,7 @@ fn inside(pair: &Pair) {
         }
         assert_eq!(bulk.join().unwrap().unwrap(), (200, wanted), "{what}");
         let took = monotonic() - began;
-        println!("figure: {what} {took:.1?}, {small} small requests beside it, longest {longest:.2?}");
+        eprintln!("figure: {what} {took:.1?}, {small} small requests beside it, longest {longest:.2?}");
         pair.assert_tunnel_lives();
     }
     // A tunnel that rests beside a busy link lives, too.

@@ -12,6 +12,7 @@ mod targets;
 use std::time::Duration;
 
 use super::*;
+use crate::backoff::FLOOR;
 
 fn host(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 9_000))

@@ -120,7 +120,7 @@ async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io:
     loop {
         let first = poll_fn(|cx| {
             let done = connects.iter_mut().map(|connect| connect.as_mut().poll(cx));
-            done.filter(Poll::is_ready).next().unwrap_or(Poll::Pending)
+            done.find(Poll::is_ready).unwrap_or(Poll::Pending)
         });
         tokio::select! {
             biased;

@@ -9,7 +9,7 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, 
 use proptest::sample::Index;
 
 use super::*;
-use crate::backoff::{BackoffPolicy, FLOOR};
+use crate::backoff::BackoffPolicy;
 
 const CLUSTERS: [&str; 2] = ["c", "d"];
 

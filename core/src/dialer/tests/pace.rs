@@ -4,7 +4,6 @@ use proptest::prelude::{any, prop, prop_assert, proptest};
 
 use super::histories::policies;
 use super::*;
-use crate::backoff::FLOOR;
 
 /// When the dial after `failures` more than one `round` is due, at most, over many seeds, in milliseconds.
 fn longest(failures: u32, round: impl Fn(&mut Dialer, Instant, Slot)) -> u128 {
