@@ -119,7 +119,7 @@ async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io:
     let mut connects = vec![Box::pin(net.connect(host))];
     loop {
         let first = poll_fn(|cx| {
-            let done = connects.iter_mut().map(|connect| connect.as_mut().poll(cx));
+            let mut done = connects.iter_mut().map(|connect| connect.as_mut().poll(cx));
             done.find(Poll::is_ready).unwrap_or(Poll::Pending)
         });
         tokio::select! {
