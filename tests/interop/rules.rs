@@ -118,7 +118,8 @@ fn initiator_8_a_used_tunnel_is_checked_with_http2_pings_which_envoy_answers() {
 }
 
 #[test]
-fn responder_1_nothing_follows_the_answer_until_it_is_acknowledged_and_a_little_later() {
+fn responder_1_the_answer_is_alone_in_its_segment() {
+    // That a gap follows, and how long it is, is measured where nothing else runs: `runtime/tests/settle.rs`.
     let world = World::begin(Eddys::Responder, Options::default());
     // Clients that wait for the node ask all the time, so that the first request comes as early as it can.
     world.await_good();
@@ -129,8 +130,6 @@ fn responder_1_nothing_follows_the_answer_until_it_is_acknowledged_and_a_little_
         .collect();
     assert_eq!(sent[0].bytes, ANSWER, "38 bytes, alone");
     assert!(sent[1].bytes.starts_with(PREFACE));
-    let gap = sent[1].at - sent[0].at;
-    assert!(gap >= Duration::from_millis(28), "{gap:?}");
 }
 
 #[test]

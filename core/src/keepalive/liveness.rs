@@ -101,7 +101,7 @@ impl Liveness {
                 mut sign,
                 look_at,
                 outstanding: before,
-            } if now >= look_at.min(sign + self.policy.timeout) => {
+            } if now >= look_at => {
                 let left = outstanding();
                 // The first look finds what the PING had in front of it. If the PING itself is through by then, the
                 // timeout counts from the PING.
@@ -110,13 +110,18 @@ impl Liveness {
                 {
                     sign = now;
                 }
-                if now >= sign + self.policy.timeout {
+                // A look that comes late says that this process stood still: what the peer sent meanwhile may not have
+                // been read yet, so the verdict waits for one timely look.
+                let is_late = now >= look_at + self.step();
+                if now >= sign + self.policy.timeout && !is_late {
                     self.state = State::Dead;
                     return Some(LivenessAction::Dead);
                 }
+                let verdict_at = sign + self.policy.timeout;
+                let next = now + self.step();
                 self.state = State::Asked {
                     sign,
-                    look_at: now + self.step(),
+                    look_at: if verdict_at > now { next.min(verdict_at) } else { next },
                     outstanding: left.or(before),
                 };
                 None
@@ -132,8 +137,8 @@ impl Liveness {
                 at: self.received + self.policy.interval,
                 reason: "http2 ping",
             }),
-            State::Asked { sign, look_at, .. } => Some(Deadline {
-                at: look_at.min(sign + self.policy.timeout),
+            State::Asked { look_at, .. } => Some(Deadline {
+                at: look_at,
                 reason: "http2 ping unanswered",
             }),
             State::Dead => None,
@@ -232,6 +237,17 @@ mod tests {
             play(&mut liveness, 9_000, |_| Some(17)),
             (vec![2_900], Some(3_900))
         );
+    }
+
+    #[test]
+    fn a_process_that_stood_still_reads_before_it_judges() {
+        let mut liveness = watched();
+        let ping = liveness.handle_timeout(at(1_000), || None);
+        assert_eq!(ping, Some(LivenessAction::Ping));
+        // Nothing ran for five seconds.
+        assert_eq!(liveness.handle_timeout(at(6_000), || Some(17)), None);
+        let (pings, dead) = play(&mut liveness, 9_000, |_| Some(17));
+        assert_eq!((pings, dead), (vec![], Some(6_250)));
     }
 
     proptest! {

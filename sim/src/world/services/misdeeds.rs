@@ -78,9 +78,11 @@ impl Response<'_> {
             }
             Misdeed::ShortLength => {
                 let head = format!("{ok}content-length: {size}\r\n\r\n");
-                connection.respond(&head, *size).await?;
-                // If this is taken for the response to another request, the client sees the wrong number.
-                connection.respond(&head, *size).await?;
+                // If the second is taken for the response to another request, the client sees the wrong number. Both
+                // are written at once: if the second came after the next request, nothing would tell it from an
+                // early response to that (RFC 9112, section 9.3).
+                let body = "e".repeat(usize::try_from(*size).unwrap_or_default());
+                connection.write(format!("{head}{body}{head}{body}").as_bytes()).await?;
                 Ok(Then::Next)
             }
             Misdeed::EarlyResponse => {
