@@ -24,6 +24,7 @@ mod nodes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::attempts::Failure;
 use crate::digest::{self, Digest};
 use crate::identity::{ClusterId, Identity, NodeId, TenantId, TunnelId, WorkerId};
 use crate::router::{Names, Refusal, RouteKey};
@@ -52,6 +53,17 @@ pub struct Attempt<'r> {
     pub client_streams: u32,
     /// Tunnels that it has tried in vain.
     pub avoid: &'r [TunnelId],
+}
+
+/// How a request has left its tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With an answer, which [`Cache::on_answered`] was told of.
+    Answered,
+    /// Its client has gone, or its time was over.
+    Abandoned,
+    /// The attempt has failed.
+    Failed(Failure),
 }
 
 /// A tunnel that may be chosen.
@@ -305,9 +317,18 @@ impl Cache {
     }
 
     /// A request that was counted by [`Cache::pick`] has ended. No effect if the tunnel is gone.
-    pub fn release(&mut self, tunnel: TunnelId) {
+    ///
+    /// However it ended, the tunnel stays: that its connection has failed is for its owner to say, which publishes it.
+    pub fn release(&mut self, tunnel: TunnelId, how: Ended) {
         self.with(tunnel, |candidate| {
-            candidate.streams = candidate.streams.saturating_sub(1)
+            candidate.streams = candidate.streams.saturating_sub(1);
+            match how {
+                Ended::Answered => {}
+                // No sign of anything.
+                Ended::Abandoned | Ended::Failed(_) => {
+                    candidate.unanswered = candidate.unanswered.saturating_sub(1);
+                }
+            }
         });
     }
 
@@ -317,13 +338,6 @@ impl Cache {
         self.with(tunnel, |candidate| {
             candidate.unanswered = candidate.unanswered.saturating_sub(1);
             candidate.owes_since = now;
-        });
-    }
-
-    /// A request will have no answer: no sign of anything.
-    pub fn on_given_up(&mut self, tunnel: TunnelId) {
-        self.with(tunnel, |candidate| {
-            candidate.unanswered = candidate.unanswered.saturating_sub(1)
         });
     }
 

@@ -12,6 +12,7 @@
 pub mod absences;
 pub mod address;
 pub mod admission;
+pub mod attempts;
 pub mod backoff;
 pub mod cache;
 pub mod close;

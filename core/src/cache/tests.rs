@@ -101,7 +101,7 @@ fn own_tunnels_first_then_the_least_loaded() {
     assert_eq!(cache.pick(&node), Ok(t(1)), "own is full");
     assert_eq!(cache.pick(&node), Ok(t(1)));
     assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     assert_eq!(cache.pick(&node), Ok(t(1)));
 }
 
@@ -113,7 +113,7 @@ fn equal_tunnels_take_turns() {
     let mut picks = Vec::new();
     for _ in 0..6 {
         let tunnel = cache.pick(&key(Names::Node, "n")).unwrap();
-        cache.release(tunnel);
+        cache.release(tunnel, Ended::Answered);
         picks.push(tunnel.serial);
     }
     assert_eq!(picks, [1, 2, 3, 1, 2, 3]);
@@ -141,7 +141,7 @@ fn a_full_node_of_a_cluster_is_passed_over() {
         .map(|_| cache.pick(&key(Names::Cluster, "c")).map(|t| t.serial))
         .collect();
     assert_eq!(picks, [Ok(1), Ok(2), Ok(1), Ok(2), Err(Refusal::Overloaded)]);
-    cache.release(t(2));
+    cache.release(t(2), Ended::Answered);
     assert_eq!(cache.pick(&key(Names::Cluster, "c")), Ok(t(2)));
 }
 
@@ -161,7 +161,7 @@ fn isolated_tenants_never_see_each_other() {
     assert_eq!(ask(&mut cache, "blue"), Ok(t(2)));
     assert_eq!(ask(&mut cache, "green"), Err(Refusal::NoTunnel));
     assert_eq!(cache.streams(t(1)), 1);
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     assert_eq!(cache.streams(t(1)), 0);
     cache.remove(t(1));
     assert_eq!(ask(&mut cache, "red"), Err(Refusal::NoTunnel));
@@ -193,9 +193,9 @@ fn a_tunnel_that_owes_an_answer_for_long_comes_last_until_it_gives_one() {
     cache.see(at(2_000));
     assert_eq!(cache.pick(&node), Ok(t(1)), "both are suspect, so own first");
     for _ in 0..3 {
-        cache.on_given_up(t(1));
+        cache.release(t(1), Ended::Abandoned);
     }
-    cache.on_given_up(t(2));
+    cache.release(t(2), Ended::Abandoned);
     cache.see(at(9_000));
     assert_eq!(cache.pick(&node), Ok(t(1)), "who owes nothing is not suspect");
 }
@@ -233,7 +233,7 @@ fn a_cluster_s_suspect_node_loses_its_turn_but_is_better_than_none() {
     }
     assert_eq!(cache.pick(&cluster), Ok(t(1)), "the other one is full");
     cache.on_answered(t(1));
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     assert_eq!(cache.pick(&cluster), Ok(t(1)));
 }
 
@@ -266,7 +266,7 @@ fn to_peek_says_what_a_pick_would_choose_and_changes_nothing() {
         Ok((t(2), fresh)),
         "t1 is full"
     );
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     let owing = Standing {
         own: true,
         streams: 1,
@@ -308,7 +308,7 @@ fn workers_share_what_the_peer_allows() {
     }
     assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
     cache.on_max_streams(t(1), 0);
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     assert_eq!(cache.pick(&node), Err(Refusal::Overloaded));
     cache.on_max_streams(t(1), 1_000);
     assert_eq!(cache.pick(&node), Ok(t(1)), "the configuration's limit is 100");
@@ -335,7 +335,7 @@ fn the_last_quarter_of_the_places_is_for_other_clients() {
         Err(Refusal::Overloaded),
         "all are taken"
     );
-    cache.release(t(1));
+    cache.release(t(1), Ended::Answered);
     assert_eq!(cache.pick_for(&node, client(5)), Err(Refusal::Overloaded));
 }
 

@@ -121,7 +121,11 @@ impl Liveness {
                 let next = now + self.step();
                 self.state = State::Asked {
                     sign,
-                    look_at: if verdict_at > now { next.min(verdict_at) } else { next },
+                    look_at: if verdict_at > now {
+                        next.min(verdict_at)
+                    } else {
+                        next
+                    },
                     outstanding: left.or(before),
                 };
                 None

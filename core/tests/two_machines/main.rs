@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use eddy_core::attempts::Failure;
+use eddy_core::cache::Ended;
 use eddy_core::rng::Rng;
 use eddy_core::router::{Names, RouteKey};
 use eddy_core::time::Instant;
@@ -47,6 +49,14 @@ enum Step {
     Full(Index, Option<u64>),
     CrashResponder(Index, bool),
     CrashInitiator(Index, bool),
+    /// A worker of a responder sends a request to the node of an initiator; it ends like this.
+    Request(Index, Index, Index, Ended),
+}
+
+/// Every way in which a request may end, each kind of stream error and of connection error included.
+fn ended() -> impl Strategy<Value = Ended> {
+    let failed = Failure::ALL.map(Ended::Failed);
+    select([&[Ended::Answered, Ended::Abandoned], &failed[..]].concat())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (at(), prop::option::of(0..100u64)).prop_map(|(at, after)| Step::Full(at, after)),
         1 => (at(), any::<bool>()).prop_map(|(at, silently)| Step::CrashResponder(at, silently)),
         1 => (at(), any::<bool>()).prop_map(|(at, silently)| Step::CrashInitiator(at, silently)),
+        4 => (at(), at(), at(), ended()).prop_map(|(at, worker, node, how)| Step::Request(at, worker, node, how)),
     ]
 }
 
@@ -129,6 +140,14 @@ impl World {
             }
             Step::CrashInitiator(at, silently) => {
                 self.crash_initiator(at.index(self.initiators.len()), silently)
+            }
+            Step::Request(at, worker, node, how) => {
+                let responder = at.index(self.responders.len());
+                let node = self.initiators[node.index(self.initiators.len())]
+                    .identity
+                    .node
+                    .clone();
+                self.responders[responder].request(worker, node.as_str(), how);
             }
             Step::Cut(_) | Step::Hole(..) => {}
         }
@@ -275,7 +294,9 @@ impl World {
                         id,
                     });
                     assert_eq!(found.is_ok(), initiator.wanted[n] > 0, "{id} of {n}");
-                    found.into_iter().for_each(|tunnel| cache.release(tunnel));
+                    found
+                        .into_iter()
+                        .for_each(|tunnel| cache.release(tunnel, Ended::Abandoned));
                 }
             }
         }

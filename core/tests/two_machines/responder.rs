@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::cache::Cache;
+use eddy_core::cache::{Cache, Ended};
 use eddy_core::close::CloseReason;
 use eddy_core::handshake::request::{Demands, Verdict};
 use eddy_core::handshake::{Parsed, Refusal};
@@ -13,7 +13,10 @@ use eddy_core::identity::{Identity, TunnelId, WorkerId};
 use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
 use eddy_core::registry::{Action, Fact, Registry};
 use eddy_core::rng::Rng;
+use eddy_core::router::{Names, RouteKey};
 use eddy_core::time::Instant;
+
+use proptest::sample::Index;
 
 use crate::wire::{Conn, Parcel, Toward, Wire};
 
@@ -76,6 +79,23 @@ impl Responder {
         let workers = u16::try_from(self.registries.len()).unwrap();
         let Self { past, rng, .. } = std::mem::replace(self, Self::new(workers, Rng::from_seed(0)));
         (self.past, self.rng) = (past, rng);
+    }
+
+    /// A request on a worker, if the node has a tunnel. Whatever becomes of it, the worker goes on to know the tunnel.
+    pub(crate) fn request(&mut self, worker: Index, node: &str, how: Ended) {
+        let worker = worker.index(self.caches.len());
+        let cache = &mut self.caches[worker];
+        let key = RouteKey {
+            tenant: None,
+            names: Names::Node,
+            id: node,
+        };
+        let Ok(tunnel) = cache.pick(&key) else { return };
+        if how == Ended::Answered {
+            cache.on_answered(tunnel);
+        }
+        cache.release(tunnel, how);
+        assert!(cache.identity(tunnel).is_some(), "a request has removed {tunnel}");
     }
 
     /// The connections that carry a tunnel that may be chosen.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use eddy_core::cache::Ended;
 use eddy_core::digest::{self, Digest};
 use eddy_core::duplicates::Superseded;
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
@@ -102,10 +103,10 @@ impl<N: Network> Worker<N> {
     }
 
     /// A request has ended whose tunnel may have left the directory.
-    pub(super) fn release(&self, tunnel: TunnelId) {
+    pub(super) fn release(&self, tunnel: TunnelId, how: Ended) {
         {
             let mut cache = self.cache.borrow_mut();
-            cache.release(tunnel);
+            cache.release(tunnel, how);
             if let Some(identity) = cache.identity(tunnel) {
                 self.places.on_place(identity);
             }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::cache::Attempt;
+use eddy_core::attempts::{Attempts, Failure, Next, RETRIES_MAX};
+use eddy_core::cache::{Attempt, Ended};
 use eddy_core::identity::TunnelId;
 use eddy_core::router::{Refusal, RouteKey};
 use eddy_core::time::{Deadline, Instant};
@@ -29,14 +30,13 @@ use crate::net::Network;
 struct Lease<N: Network> {
     worker: Rc<Worker<N>>,
     tunnel: TunnelId,
-    /// An answer is owed.
-    owed: bool,
+    how: Ended,
     _in_flight: InFlight,
 }
 
 impl<N: Network> Lease<N> {
     fn answered(&mut self) {
-        self.owed = false;
+        self.how = Ended::Answered;
         let mut cache = self.worker.cache.borrow_mut();
         cache.see(self.worker.clock.now());
         cache.on_answered(self.tunnel);
@@ -45,10 +45,7 @@ impl<N: Network> Lease<N> {
 
 impl<N: Network> Drop for Lease<N> {
     fn drop(&mut self) {
-        if self.owed {
-            self.worker.cache.borrow_mut().on_given_up(self.tunnel);
-        }
-        self.worker.release(self.tunnel);
+        self.worker.release(self.tunnel, self.how);
     }
 }
 
@@ -161,6 +158,12 @@ impl From<Refusal> for Failed {
     }
 }
 
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        failure.refusal().map_or(Self::ClientGone, Self::from)
+    }
+}
+
 fn refusal<F>(why: Refusal, text: String) -> Response<Answer<F>> {
     let mut response = Response::new(Answer::text(text + "\n"));
     *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -255,15 +258,8 @@ async fn forward<N: Network>(
     Ok((response, lease))
 }
 
-/// How often a request is sent again when its tunnels die under it, or refuse it.
-const RETRIES_MAX: u32 = 3;
-/// How long a request that was refused waits before it is sent into the same tunnel again, doubled each time: the peer's
-/// limit of streams is on its way, or what kept it busy ends.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
-
-/// Sends the request into a tunnel, and into another one as long as nothing of it has left, or nothing of it can do
-/// harm twice. `waits` is set while it waits for a place. What fails is the request, or the tunnel's connection, whose owner is about to say so: this worker's copy
-/// of the directory stays as it is.
+/// Sends the request into a tunnel, and into another one as long as [`Attempts`] allows it. `waits` is set while it waits
+/// for a place.
 async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
     mut request: Request<Question>,
@@ -277,44 +273,42 @@ async fn send<N: Network>(
         until: None,
         for_place: waits,
     };
-    // Tunnels whose connection has ended under this request, and those that have refused it.
-    let (mut lost, mut refused) = (Vec::new(), Vec::new());
-    // What to say if no tunnel is left: that none was there would deny that the service may have got the request.
-    let mut failed = None;
-    let mut retries = 0;
     if retry {
         request = keep(request).await?;
-        if matches!(request.body(), Question::Whole(_)) {
-            retries = RETRIES_MAX;
-        }
     }
+    let repeatable = retry && matches!(request.body(), Question::Whole(_));
+    let mut attempts = Attempts::new(if repeatable { RETRIES_MAX } else { 0 });
     // Ends: each turn sends the request, avoids one more tunnel, or uses up patience.
     loop {
-        let tunnel = match pick(worker, request.headers(), load, &lost, &refused) {
+        let tunnel = match pick(worker, request.headers(), load, attempts.avoid()) {
             Ok(tunnel) => tunnel,
-            Err(Failed::Refused(Refusal::NoTunnel, _)) if !refused.is_empty() => {
-                tokio::time::sleep(REFUSED_PAUSE * (1 << refused.len().min(6))).await;
-                refused.clear();
-                continue;
-            }
             Err(why) => {
-                if patience
-                    .wait(worker, request.headers(), &why, !lost.is_empty())
-                    .await
+                if why.refusal() == Some(Refusal::NoTunnel)
+                    && let Some(pause) = attempts.on_none_left()
                 {
+                    tokio::time::sleep(pause).await;
                     continue;
                 }
-                return Err(failed.unwrap_or(why));
+                let lost = attempts.has_lost_a_tunnel();
+                if patience.wait(worker, request.headers(), &why, lost).await {
+                    continue;
+                }
+                return Err(match why {
+                    Failed::Refused(why, text) if attempts.refusal(why) == why => Failed::Refused(why, text),
+                    Failed::Refused(why, _) => attempts.refusal(why).into(),
+                    Failed::ClientGone => Failed::ClientGone,
+                });
             }
         };
         let mut lease = Lease {
             worker: Rc::clone(worker),
             tunnel,
-            owed: true,
+            how: Ended::Abandoned,
             _in_flight: load.begin(),
         };
-        let Some(mut sender) = sender(worker, tunnel, retries == 0).await else {
-            lost.push(tunnel);
+        let Some(mut sender) = sender(worker, tunnel, !attempts.may_repeat()).await else {
+            lease.how = Ended::Failed(Failure::Unsent);
+            attempts.on_failed(tunnel, Failure::Unsent);
             continue;
         };
         if let Some(record) = running.record() {
@@ -322,37 +316,34 @@ async fn send<N: Network>(
             record.tunnel = Some(tunnel);
             record.identity = worker.cache.borrow().identity(tunnel).map(Arc::clone);
         }
-        let again = (retries > 0).then(|| copy_of(&request)).flatten();
-        let error = match sender.try_send_request(request).await {
+        let copy = if attempts.may_repeat() {
+            copy_of(&request)
+        } else {
+            None
+        };
+        let failure = match sender.try_send_request(request).await {
             Ok(response) => {
                 lease.answered();
                 return Ok((response, lease));
             }
             Err(mut error) => match error.take_message() {
                 Some(unsent) => {
+                    lease.how = Ended::Failed(Failure::Unsent);
+                    attempts.on_failed(tunnel, Failure::Unsent);
                     request = unsent;
-                    lost.push(tunnel);
                     if let Some(record) = running.record() {
                         record.attempts -= 1;
                     }
                     continue;
                 }
-                None => error.into_error(),
+                None => failure(&error.into_error()),
             },
         };
-        let why = blame(&error);
-        match why.refusal() {
-            Some(Refusal::TunnelLost) => lost.push(tunnel),
-            Some(Refusal::StreamRefused) => refused.push(tunnel),
-            // The request itself has failed: on another tunnel it would again.
-            _ => return Err(why),
-        }
-        let Some(again) = again else {
-            return Err(why);
+        lease.how = Ended::Failed(failure);
+        request = match (attempts.on_failed(tunnel, failure), copy) {
+            (Next::Again, Some(copy)) => copy,
+            (Next::Again | Next::GiveUp, _) => return Err(failure.into()),
         };
-        request = again;
-        failed = Some(why);
-        retries -= 1;
         increase(&worker.http.retried);
     }
 }
@@ -495,14 +486,12 @@ fn pick<N: Network>(
     worker: &Worker<N>,
     headers: &HeaderMap,
     load: &ClientLoad,
-    lost: &[TunnelId],
-    refused: &[TunnelId],
+    avoid: &[TunnelId],
 ) -> Result<TunnelId, Failed> {
     let key = key(worker, headers)?;
-    let avoid = [lost, refused].concat();
     let attempt = Attempt {
         client_streams: load.in_flight(),
-        avoid: &avoid,
+        avoid,
     };
     let mut cache = worker.cache.borrow_mut();
     cache.see(worker.clock.now());
@@ -530,21 +519,21 @@ async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId, careful: bool)
     claimed.await.ok()
 }
 
-/// Who is at fault for a request that was sent and not answered.
-fn blame(error: &hyper::Error) -> Failed {
+/// Why a request that was sent has no response.
+fn failure(error: &hyper::Error) -> Failure {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) if h2.is_reset() => Refusal::StreamRefused.into(),
-                Some(_) if h2.is_reset() && h2.is_remote() => Refusal::StreamReset.into(),
+                Some(h2::Reason::REFUSED_STREAM) if h2.is_reset() => Failure::StreamRefused,
+                Some(_) if h2.is_reset() && h2.is_remote() => Failure::StreamReset,
                 // This end resets a stream before its answer for one reason: the body to send has failed.
-                Some(_) if h2.is_reset() && !h2.is_library() => Failed::ClientGone,
-                Some(_) if h2.is_library() => Refusal::TunnelProtocol.into(),
-                _ => Refusal::TunnelLost.into(),
+                Some(_) if h2.is_reset() && !h2.is_library() => Failure::Body,
+                Some(_) if h2.is_library() => Failure::Protocol,
+                _ => Failure::ConnectionLost,
             };
         }
         source = cause.source();
     }
-    Refusal::TunnelLost.into()
+    Failure::ConnectionLost
 }

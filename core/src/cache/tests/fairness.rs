@@ -42,7 +42,7 @@ fn play(steps: Vec<Step>, id: &RouteKey<'_>, node_of: fn(u64) -> String) {
             }
             Step::Pick if !live.is_empty() => {
                 let chosen = cache.pick(id).unwrap();
-                cache.release(chosen);
+                cache.release(chosen, Ended::Answered);
                 let others = live.len() - 1;
                 for (tunnel, waited, patience) in &mut live {
                     if t(*tunnel) == chosen {
@@ -64,7 +64,7 @@ fn play(steps: Vec<Step>, id: &RouteKey<'_>, node_of: fn(u64) -> String) {
 /// Picks once, by a request that ends at once; says which.
 fn turn(cache: &mut Cache, id: &RouteKey<'_>) -> u64 {
     let tunnel = cache.pick(id).unwrap();
-    cache.release(tunnel);
+    cache.release(tunnel, Ended::Answered);
     tunnel.serial
 }
 

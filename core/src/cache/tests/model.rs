@@ -46,10 +46,10 @@ enum Step {
         names: Names,
         id: String,
     },
-    /// Of a request that runs.
-    Release(Index),
-    /// Of a request that waits for its answer: it comes, or never will.
-    Answered(Index, bool),
+    /// A request that runs ends; without an answer, it may have failed.
+    Release(Index, bool),
+    /// The answer to a request begins.
+    Answered(Index),
     Sleep(u64),
     /// Events of a tunnel that is gone, or never was.
     Stale(u64),
@@ -66,8 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<Index>(), any::<bool>()).prop_map(|(at, missing)| Step::Missing(at, missing)),
         8 => (prop::option::weighted(0.9, id()), names, id())
             .prop_map(|(tenant, names, id)| Step::Pick { tenant, names, id }),
-        4 => any::<Index>().prop_map(Step::Release),
-        4 => (any::<Index>(), any::<bool>()).prop_map(|(at, comes)| Step::Answered(at, comes)),
+        4 => (any::<Index>(), any::<bool>()).prop_map(|(at, fails)| Step::Release(at, fails)),
+        4 => any::<Index>().prop_map(Step::Answered),
         2 => (0..600u64).prop_map(Step::Sleep),
         1 => (0..30u64).prop_map(Step::Stale),
     ]
@@ -243,7 +243,7 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
         clock: 0,
         now: Instant::ZERO,
     };
-    let (mut serial, mut running, mut waiting) = (100, Vec::new(), Vec::new());
+    let (mut serial, mut running) = (100, Vec::new());
     for step in steps {
         match step {
             Step::Insert {
@@ -299,29 +299,28 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
                     peeked.map(|(tunnel, _)| tunnel),
                     "who peeks sees what a pick takes"
                 );
-                running.extend(answer);
-                waiting.extend(answer);
+                running.extend(answer.map(|tunnel| (tunnel, false)));
             }
-            Step::Release(at) if !running.is_empty() => {
-                let tunnel = running.swap_remove(at.index(running.len()));
-                cache.release(tunnel);
-                model
-                    .lines
-                    .iter_mut()
-                    .filter(|line| line.tunnel == tunnel)
-                    .for_each(|line| line.streams -= 1);
-            }
-            Step::Answered(at, comes) if !waiting.is_empty() => {
-                let tunnel = waiting.swap_remove(at.index(waiting.len()));
-                let line = model.lines.iter_mut().find(|line| line.tunnel == tunnel);
-                if comes {
-                    cache.on_answered(tunnel);
-                } else {
-                    cache.on_given_up(tunnel);
+            Step::Release(at, fails) if !running.is_empty() => {
+                let (tunnel, answered) = running.swap_remove(at.index(running.len()));
+                let how = match (answered, fails) {
+                    (true, _) => Ended::Answered,
+                    (false, true) => Ended::Failed(Failure::StreamReset),
+                    (false, false) => Ended::Abandoned,
+                };
+                cache.release(tunnel, how);
+                if let Some(line) = model.lines.iter_mut().find(|line| line.tunnel == tunnel) {
+                    line.streams -= 1;
+                    line.unanswered -= u32::from(!answered);
                 }
-                if let Some(line) = line {
-                    line.unanswered -= 1;
-                    if comes {
+            }
+            Step::Answered(at) if !running.is_empty() => {
+                let index = at.index(running.len());
+                let (tunnel, answered) = &mut running[index];
+                if !std::mem::replace(answered, true) {
+                    cache.on_answered(*tunnel);
+                    if let Some(line) = model.lines.iter_mut().find(|line| line.tunnel == *tunnel) {
+                        line.unanswered -= 1;
                         line.owes_since = model.now;
                     }
                 }
@@ -333,9 +332,8 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
             }
             Step::Stale(serial) => {
                 assert!(!cache.remove(t(serial)));
-                cache.release(t(serial));
+                cache.release(t(serial), Ended::Abandoned);
                 cache.on_answered(t(serial));
-                cache.on_given_up(t(serial));
                 cache.on_leaving(t(serial));
                 assert_eq!(cache.identity(t(serial)), None);
                 assert_eq!(cache.streams(t(serial)), 0);
@@ -344,8 +342,8 @@ fn play(isolated: bool, max_streams: u32, steps: Vec<Step>) {
             | Step::Remove(_)
             | Step::Leaving(_)
             | Step::Missing(..)
-            | Step::Release(_)
-            | Step::Answered(..) => {}
+            | Step::Release(..)
+            | Step::Answered(_) => {}
         }
         let mut identities = BTreeMap::new();
         for line in &model.lines {
@@ -402,8 +400,8 @@ proptest! {
                 Step::InsertAgain(_)
                 | Step::Leaving(_)
             | Step::Missing(..)
-                | Step::Release(_)
-                | Step::Answered(..)
+                | Step::Release(..)
+                | Step::Answered(_)
                 | Step::Sleep(_)
                 | Step::Stale(_) => {}
             }

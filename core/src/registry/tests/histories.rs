@@ -6,8 +6,10 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::cache::Cache;
+use crate::attempts::Failure;
+use crate::cache::{Cache, Ended};
 use crate::digest::Comparison;
+use crate::router::{Names, RouteKey};
 
 const NODES: [&str; 3] = ["a", "b", "a:b"];
 
@@ -26,7 +28,15 @@ enum Step {
     MaxStreams(Index, u32),
     /// A worker's copy loses a tunnel: a bug.
     Forget(Index, Index),
+    /// A request of a worker is sent into a tunnel and ends.
+    Request(Index, usize, Ended),
     Sleep(u64),
+}
+
+/// Every way in which a request may end, each kind of stream error and connection error included.
+fn ended() -> impl Strategy<Value = Ended> {
+    let failed = Failure::ALL.map(Ended::Failed);
+    select([&[Ended::Answered, Ended::Abandoned], &failed[..]].concat())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -46,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<Index>(), why).prop_map(|(at, why)| Step::Closed(at, why)),
         2 => (any::<Index>(), 0..9u32).prop_map(|(at, streams)| Step::MaxStreams(at, streams)),
         1 => (any::<Index>(), any::<Index>()).prop_map(|(at, tunnel)| Step::Forget(at, tunnel)),
+        4 => (any::<Index>(), 0..NODES.len(), ended()).prop_map(|(at, node, how)| Step::Request(at, node, how)),
         1 => (0..9u64).prop_map(Step::Sleep),
     ]
 }
@@ -150,9 +161,32 @@ impl Process {
                     cache.remove(tunnel.get(&self.lives).tunnel);
                 }
             }
+            Step::Request(at, node, how) => self.request(at.index(self.registries.len()), NODES[node], how),
             Step::Sleep(seconds) => self.now = self.now + Duration::from_secs(seconds),
             Step::Deliver(_) => {}
         }
+    }
+
+    /// A request is counted while it runs, and whatever becomes of it, its tunnel can be chosen again.
+    fn request(&mut self, worker: usize, node: &str, how: Ended) {
+        let cache = &mut self.caches[worker];
+        let key = RouteKey {
+            tenant: None,
+            names: Names::Node,
+            id: node,
+        };
+        let Ok(tunnel) = cache.pick(&key) else { return };
+        if how == Ended::Answered {
+            cache.on_answered(tunnel);
+        }
+        let (before, identity) = (cache.streams(tunnel), cache.identity(tunnel).cloned());
+        cache.release(tunnel, how);
+        assert_eq!(
+            cache.identity(tunnel),
+            identity.as_ref(),
+            "a request has removed a tunnel"
+        );
+        assert_eq!(cache.streams(tunnel), before - 1);
     }
 
     fn accept(&mut self, worker: usize, node: &str, lost: bool) {

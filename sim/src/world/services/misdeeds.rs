@@ -82,7 +82,9 @@ impl Response<'_> {
                 // are written at once: if the second came after the next request, nothing would tell it from an
                 // early response to that (RFC 9112, section 9.3).
                 let body = "e".repeat(usize::try_from(*size).unwrap_or_default());
-                connection.write(format!("{head}{body}{head}{body}").as_bytes()).await?;
+                connection
+                    .write(format!("{head}{body}{head}{body}").as_bytes())
+                    .await?;
                 Ok(Then::Next)
             }
             Misdeed::EarlyResponse => {

@@ -1,0 +1,218 @@
+//! The attempts of one request: which failure permits another one, and which tunnels that one avoids.
+//!
+//! A failure is the request's alone. Whether a tunnel's *connection* has failed is for the tunnel's owner to say; nothing
+//! here, and nothing in [`crate::cache`], removes a tunnel because a request on it has failed.
+
+use std::time::Duration;
+
+use crate::identity::TunnelId;
+use crate::router::Refusal;
+
+/// How often a request is sent again after it may have left this process.
+pub const RETRIES_MAX: u32 = 3;
+
+/// How long a request that every tunnel has refused waits before it is sent again, doubled with each refusal: the peer's
+/// limit of streams is on its way, or what kept it busy ends.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+/// The most doublings: 1.28 s.
+const DOUBLINGS_MAX: u32 = 6;
+
+/// Why an attempt has brought no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing was sent: the connection had ended before.
+    Unsent,
+    /// The connection ended under the request.
+    ConnectionLost,
+    /// The peer reset the stream with REFUSED_STREAM: it did not process the request (RFC 9113, section 8.7).
+    StreamRefused,
+    /// The peer reset the stream with any other code.
+    StreamReset,
+    /// The peer's response violates HTTP/2.
+    Protocol,
+    /// The client's own body broke off.
+    Body,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Unsent,
+        Self::ConnectionLost,
+        Self::StreamRefused,
+        Self::StreamReset,
+        Self::Protocol,
+        Self::Body,
+    ];
+
+    /// What the client is told; nothing if it has gone itself.
+    pub const fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Unsent | Self::ConnectionLost => Some(Refusal::TunnelLost),
+            Self::StreamRefused => Some(Refusal::StreamRefused),
+            Self::StreamReset => Some(Refusal::StreamReset),
+            Self::Protocol => Some(Refusal::TunnelProtocol),
+            Self::Body => None,
+        }
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Choose a tunnel again. It does not count as a retry if nothing was sent.
+    Again,
+    /// The request ends with this failure.
+    GiveUp,
+}
+
+/// The attempts of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    /// Tunnels that the next attempt avoids: those that were lost, and those that have refused the request.
+    avoid: Vec<TunnelId>,
+    refused: Vec<TunnelId>,
+    lost: bool,
+    retries: u32,
+    failed: Option<Refusal>,
+}
+
+impl Attempts {
+    /// Those of a request that may be sent again so many times.
+    pub const fn new(retries: u32) -> Self {
+        Self {
+            avoid: Vec::new(),
+            refused: Vec::new(),
+            lost: false,
+            retries,
+            failed: None,
+        }
+    }
+
+    /// Whether the request may be sent again after it has left this process, so that a copy must be kept.
+    pub const fn may_repeat(&self) -> bool {
+        self.retries > 0
+    }
+
+    /// The tunnels that the next attempt avoids.
+    pub fn avoid(&self) -> &[TunnelId] {
+        &self.avoid
+    }
+
+    /// Whether a connection has ended under the request, or just before it.
+    pub const fn has_lost_a_tunnel(&self) -> bool {
+        self.lost
+    }
+
+    /// An attempt on a tunnel has failed.
+    pub fn on_failed(&mut self, tunnel: TunnelId, failure: Failure) -> Next {
+        match failure {
+            Failure::Unsent => {
+                self.avoid.push(tunnel);
+                self.lost = true;
+                return Next::Again;
+            }
+            Failure::ConnectionLost => self.lost = true,
+            Failure::StreamRefused => self.refused.push(tunnel),
+            // The request itself has failed: on another tunnel it would again.
+            Failure::StreamReset | Failure::Protocol | Failure::Body => return Next::GiveUp,
+        }
+        if self.retries == 0 {
+            return Next::GiveUp;
+        }
+        self.retries -= 1;
+        self.avoid.push(tunnel);
+        self.failed = failure.refusal();
+        Next::Again
+    }
+
+    /// Every tunnel is to be avoided. Returns how long to wait until those that have refused the request may be tried
+    /// again; nothing if none has.
+    pub fn on_none_left(&mut self) -> Option<Duration> {
+        let doublings = u32::try_from(self.refused.len()).unwrap_or(DOUBLINGS_MAX);
+        if doublings == 0 {
+            return None;
+        }
+        let refused = std::mem::take(&mut self.refused);
+        self.avoid.retain(|tunnel| !refused.contains(tunnel));
+        Some(REFUSED_PAUSE * (1 << doublings.min(DOUBLINGS_MAX)))
+    }
+
+    /// What the client is told when no tunnel can be chosen: that there was none would deny that the service may have got
+    /// the request.
+    pub fn refusal(&self, why: Refusal) -> Refusal {
+        self.failed.unwrap_or(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::identity::WorkerId;
+
+    fn t(serial: u64) -> TunnelId {
+        TunnelId {
+            named_by: WorkerId(0),
+            serial,
+        }
+    }
+
+    #[test]
+    fn a_refused_stream_rests_before_the_same_tunnel_is_tried_again() {
+        let mut attempts = Attempts::new(RETRIES_MAX);
+        assert_eq!(attempts.on_none_left(), None);
+        assert_eq!(attempts.on_failed(t(1), Failure::StreamRefused), Next::Again);
+        assert_eq!(attempts.avoid(), [t(1)]);
+        assert_eq!(attempts.on_none_left(), Some(Duration::from_millis(40)));
+        assert_eq!(attempts.avoid(), []);
+        assert_eq!(attempts.on_none_left(), None);
+    }
+
+    #[test]
+    fn a_lost_tunnel_stays_avoided() {
+        let mut attempts = Attempts::new(RETRIES_MAX);
+        attempts.on_failed(t(1), Failure::ConnectionLost);
+        attempts.on_failed(t(2), Failure::StreamRefused);
+        attempts.on_none_left();
+        assert_eq!(attempts.avoid(), [t(1)]);
+        assert!(attempts.has_lost_a_tunnel());
+    }
+
+    #[test]
+    fn a_request_that_may_not_be_repeated_ends_with_the_first_failure_after_it_was_sent() {
+        let mut attempts = Attempts::new(0);
+        assert_eq!(attempts.on_failed(t(1), Failure::Unsent), Next::Again);
+        assert_eq!(attempts.refusal(Refusal::NoTunnel), Refusal::NoTunnel);
+        assert_eq!(attempts.on_failed(t(2), Failure::StreamRefused), Next::GiveUp);
+    }
+
+    proptest! {
+        /// A violation, a reset and a broken body end the request; nothing is sent more often than it may be; and after
+        /// something was sent, the client is never told that there was no tunnel.
+        #[test]
+        fn attempts_are_bounded_and_honest(
+            retries in 0..=RETRIES_MAX, failures in prop::collection::vec((1..4u64, select(Failure::ALL.to_vec())), 0..20),
+        ) {
+            let mut attempts = Attempts::new(retries);
+            let mut sent = 0;
+            for (serial, failure) in failures {
+                sent += u32::from(failure != Failure::Unsent);
+                let next = attempts.on_failed(t(serial), failure);
+                let is_final = matches!(failure, Failure::StreamReset | Failure::Protocol | Failure::Body);
+                if is_final {
+                    prop_assert_eq!(next, Next::GiveUp);
+                }
+                if next == Next::GiveUp {
+                    prop_assert!(is_final || sent > retries);
+                    break;
+                }
+                prop_assert!(sent <= retries);
+                prop_assert!(attempts.avoid().contains(&t(serial)));
+                prop_assert_eq!(attempts.refusal(Refusal::NoTunnel) == Refusal::NoTunnel, sent == 0);
+            }
+        }
+    }
+}
