@@ -85,7 +85,12 @@ fn the_admin_explains_why_a_node_can_be_reached_and_why_not() {
     let dialed = explain(pair.initiator_admin, "cluster=hub");
     assert_eq!(dialed["hosts"][0]["connected"], 1);
 
-    let told = explain(pair.responder_admin, "node=stranger");
+    let told = wait_for("the end of the startup grace", || {
+        let told = explain(pair.responder_admin, "node=stranger");
+        let why = told["choices"][0]["why"].as_str().unwrap();
+        (why != "no tunnel, but this process has just started: a request waits up to 1s for it")
+            .then_some(told)
+    });
     let verdict =
         "not reachable: no tunnel is up, and none was lately: is it dialing this process, under this name?";
     assert_eq!(told["verdict"], verdict);

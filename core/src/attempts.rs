@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use crate::identity::TunnelId;
 use crate::router::Refusal;
+use crate::time::Instant;
 
 /// How often a request is sent again after it may have left this process.
 pub const RETRIES_MAX: u32 = 3;
 
-/// How long a request that every tunnel has refused waits before it is sent again, doubled with each refusal: the peer's
-/// limit of streams is on its way, or what kept it busy ends.
+/// How long a request that every tunnel has refused waits before it is sent again, doubled with each refusal (40, 80,
+/// 160 ms): the peer's limit of streams is on its way, or what kept it busy ends.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
-/// The most doublings: 1.28 s.
-const DOUBLINGS_MAX: u32 = 6;
 
 /// Why an attempt has brought no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,32 +65,61 @@ pub enum Next {
     GiveUp,
 }
 
+/// How often a request may be sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// After its connection was lost, when the service may have processed it.
+    pub lost: u32,
+    /// After its stream was refused, when nobody has processed it (RFC 9113, section 8.7).
+    pub refused: u32,
+}
+
 /// The attempts of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts {
     /// Tunnels that the next attempt avoids: those that were lost, and those that have refused the request.
     avoid: Vec<TunnelId>,
     refused: Vec<TunnelId>,
+    refusals: u32,
     lost: bool,
-    retries: u32,
+    budget: Budget,
     failed: Option<Refusal>,
+    began: Instant,
+    /// Until when the request waits for the return of its node, once it has begun to.
+    waits_until: Option<Instant>,
+    /// The last release of a place after which the request still had no place.
+    tried_at: Option<u64>,
 }
 
 impl Attempts {
-    /// Those of a request that may be sent again so many times.
-    pub const fn new(retries: u32) -> Self {
+    /// Those of a request that came at `began`.
+    pub const fn new(began: Instant, budget: Budget) -> Self {
         Self {
             avoid: Vec::new(),
             refused: Vec::new(),
+            refusals: 0,
             lost: false,
-            retries,
+            budget,
             failed: None,
+            began,
+            waits_until: None,
+            tried_at: None,
         }
     }
 
-    /// Whether the request may be sent again after it has left this process, so that a copy must be kept.
+    /// When the request came.
+    pub const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Whether the request may be sent again after its connection was lost.
+    pub const fn survives_loss(&self) -> bool {
+        self.budget.lost > 0
+    }
+
+    /// Whether the request may be sent again at all after it has left this process, so that a copy must be kept.
     pub const fn may_repeat(&self) -> bool {
-        self.retries > 0
+        self.budget.lost > 0 || self.budget.refused > 0
     }
 
     /// The tunnels that the next attempt avoids.
@@ -106,21 +134,28 @@ impl Attempts {
 
     /// An attempt on a tunnel has failed.
     pub fn on_failed(&mut self, tunnel: TunnelId, failure: Failure) -> Next {
-        match failure {
+        let budget = match failure {
             Failure::Unsent => {
                 self.avoid.push(tunnel);
                 self.lost = true;
                 return Next::Again;
             }
-            Failure::ConnectionLost => self.lost = true,
-            Failure::StreamRefused => self.refused.push(tunnel),
+            Failure::ConnectionLost => {
+                self.lost = true;
+                &mut self.budget.lost
+            }
+            Failure::StreamRefused => {
+                self.refused.push(tunnel);
+                self.refusals += 1;
+                &mut self.budget.refused
+            }
             // The request itself has failed: on another tunnel it would again.
             Failure::StreamReset | Failure::Protocol | Failure::Body => return Next::GiveUp,
-        }
-        if self.retries == 0 {
+        };
+        if *budget == 0 {
             return Next::GiveUp;
         }
-        self.retries -= 1;
+        *budget -= 1;
         self.avoid.push(tunnel);
         self.failed = failure.refusal();
         Next::Again
@@ -129,13 +164,26 @@ impl Attempts {
     /// Every tunnel is to be avoided. Returns how long to wait until those that have refused the request may be tried
     /// again; nothing if none has.
     pub fn on_none_left(&mut self) -> Option<Duration> {
-        let doublings = u32::try_from(self.refused.len()).unwrap_or(DOUBLINGS_MAX);
-        if doublings == 0 {
+        if self.refused.is_empty() {
             return None;
         }
         let refused = std::mem::take(&mut self.refused);
         self.avoid.retain(|tunnel| !refused.contains(tunnel));
-        Some(REFUSED_PAUSE * (1 << doublings.min(DOUBLINGS_MAX)))
+        Some(REFUSED_PAUSE * (1 << self.refusals.min(RETRIES_MAX)))
+    }
+
+    /// The request has no place after this many releases of places. Returns whether that is new: another request, which
+    /// waits behind this one, may fit.
+    pub fn on_no_place(&mut self, releases: u64) -> bool {
+        self.tried_at.replace(releases) != Some(releases)
+    }
+
+    /// Until when the request waits for the return of its node, and whether it begins to wait now. A request that was on a
+    /// tunnel which fell silent has used up `grace` already: it waits for half of it.
+    pub fn wait_until(&mut self, now: Instant, grace: Duration) -> (Instant, bool) {
+        let is_first = self.waits_until.is_none();
+        let until = (self.began + grace).max(now + grace / 2);
+        (*self.waits_until.get_or_insert(until), is_first)
     }
 
     /// What the client is told when no tunnel can be chosen: that there was none would deny that the service may have got
@@ -160,9 +208,17 @@ mod tests {
         }
     }
 
+    fn of(retries: u32) -> Attempts {
+        let budget = Budget {
+            lost: retries,
+            refused: retries,
+        };
+        Attempts::new(Instant::ZERO, budget)
+    }
+
     #[test]
     fn a_refused_stream_rests_before_the_same_tunnel_is_tried_again() {
-        let mut attempts = Attempts::new(RETRIES_MAX);
+        let mut attempts = of(RETRIES_MAX);
         assert_eq!(attempts.on_none_left(), None);
         assert_eq!(attempts.on_failed(t(1), Failure::StreamRefused), Next::Again);
         assert_eq!(attempts.avoid(), [t(1)]);
@@ -173,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_lost_tunnel_stays_avoided() {
-        let mut attempts = Attempts::new(RETRIES_MAX);
+        let mut attempts = of(RETRIES_MAX);
         attempts.on_failed(t(1), Failure::ConnectionLost);
         attempts.on_failed(t(2), Failure::StreamRefused);
         attempts.on_none_left();
@@ -182,8 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_may_not_be_repeated_is_still_sent_again_when_nobody_processed_it() {
+        let budget = Budget { lost: 0, refused: 1 };
+        let mut attempts = Attempts::new(Instant::ZERO, budget);
+        assert!(attempts.may_repeat() && !attempts.survives_loss());
+        assert_eq!(attempts.on_failed(t(1), Failure::StreamRefused), Next::Again);
+        assert_eq!(attempts.on_failed(t(1), Failure::ConnectionLost), Next::GiveUp);
+    }
+
+    #[test]
     fn a_request_that_may_not_be_repeated_ends_with_the_first_failure_after_it_was_sent() {
-        let mut attempts = Attempts::new(0);
+        let mut attempts = of(0);
         assert_eq!(attempts.on_failed(t(1), Failure::Unsent), Next::Again);
         assert_eq!(attempts.refusal(Refusal::NoTunnel), Refusal::NoTunnel);
         assert_eq!(attempts.on_failed(t(2), Failure::StreamRefused), Next::GiveUp);
@@ -196,7 +261,7 @@ mod tests {
         fn attempts_are_bounded_and_honest(
             retries in 0..=RETRIES_MAX, failures in prop::collection::vec((1..4u64, select(Failure::ALL.to_vec())), 0..20),
         ) {
-            let mut attempts = Attempts::new(retries);
+            let mut attempts = of(retries);
             let mut sent = 0;
             for (serial, failure) in failures {
                 sent += u32::from(failure != Failure::Unsent);
@@ -209,7 +274,7 @@ mod tests {
                     prop_assert!(is_final || sent > retries);
                     break;
                 }
-                prop_assert!(sent <= retries);
+                prop_assert!(sent <= 2 * retries);
                 prop_assert!(attempts.avoid().contains(&t(serial)));
                 prop_assert_eq!(attempts.refusal(Refusal::NoTunnel) == Refusal::NoTunnel, sent == 0);
             }

@@ -351,6 +351,16 @@ impl Cache {
         }
     }
 
+    /// How many tunnels may be chosen.
+    pub fn len(&self) -> usize {
+        self.tunnels.len()
+    }
+
+    /// Whether no tunnel may be chosen.
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
     /// Every tunnel that may be chosen.
     pub fn tunnels(&self) -> impl Iterator<Item = TunnelId> {
         self.tunnels.keys().copied()

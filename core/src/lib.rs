@@ -29,6 +29,7 @@ pub mod instance;
 pub mod keepalive;
 pub mod line_limit;
 pub mod registry;
+pub mod responder;
 pub mod rng;
 pub mod router;
 pub mod shared_socket;

@@ -21,6 +21,7 @@ use crate::close::CloseReason;
 use crate::closed::{Closed, ClosedLog};
 use crate::digest::{Digest, Standing};
 use crate::identity::{Identity, NodeId, TenantId, TunnelId, WorkerId};
+use crate::instance::Instance;
 use crate::time::Instant;
 
 /// Where a tunnel of this worker is in its life.
@@ -36,11 +37,26 @@ pub enum State {
     Draining,
 }
 
+/// What a tunnel's handshake says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The initiator.
+    pub identity: Arc<Identity>,
+    /// Its process, and the place of the tunnel in it, if it is an Eddy.
+    pub instance: Option<Instance>,
+    /// When the handshake was read: the order in which initiators dialed, whenever they received the response.
+    pub heard: Instant,
+}
+
 /// A tunnel that this worker owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Whose it is.
     pub identity: Arc<Identity>,
+    /// The initiator's process, if it is an Eddy.
+    pub instance: Option<Instance>,
+    /// When its handshake was read.
+    pub heard: Instant,
     /// Where it is in its life.
     pub state: State,
     /// Since when it is there.
@@ -52,6 +68,15 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// What its handshake said.
+    pub fn introduction(&self) -> Introduction {
+        Introduction {
+            identity: Arc::clone(&self.identity),
+            instance: self.instance,
+            heard: self.heard,
+        }
+    }
+
     /// What other workers know of it; none if it may not be chosen.
     pub fn standing(&self) -> Option<Standing> {
         let leaving = match self.state {
@@ -73,8 +98,8 @@ pub enum Fact {
     Opened {
         /// Which.
         tunnel: TunnelId,
-        /// Whose.
-        identity: Arc<Identity>,
+        /// What its handshake says.
+        introduction: Introduction,
         /// The worker that has its socket.
         owner: WorkerId,
     },
@@ -203,7 +228,7 @@ impl Registry {
 
     /// A tunnel of this worker has its answer through and may be chosen. No effect if it was not placed here, or is
     /// closed.
-    pub fn on_opened(&mut self, now: Instant, tunnel: TunnelId, identity: &Arc<Identity>) {
+    pub fn on_opened(&mut self, now: Instant, tunnel: TunnelId, introduction: &Introduction) {
         let placed_here = self
             .seats
             .get(&tunnel)
@@ -212,11 +237,17 @@ impl Registry {
             return;
         }
         self.opened_total += 1;
-        let identity = Arc::clone(identity);
+        let Introduction {
+            identity,
+            instance,
+            heard,
+        } = introduction.clone();
         self.owned.insert(
             tunnel,
             Tunnel {
-                identity: Arc::clone(&identity),
+                identity,
+                instance,
+                heard,
                 state: State::Idle,
                 since: now,
                 opened: now,
@@ -225,7 +256,7 @@ impl Registry {
         );
         self.actions.push_back(Action::Publish(Fact::Opened {
             tunnel,
-            identity,
+            introduction: introduction.clone(),
             owner: self.worker,
         }));
     }
@@ -251,15 +282,18 @@ impl Registry {
         }
     }
 
-    /// This end says goodbye on a tunnel of this worker. No effect if somebody has said so already.
-    pub fn on_leaving(&mut self, now: Instant, tunnel: TunnelId) {
-        if let Some(entry) = self.owned.get_mut(&tunnel)
-            && matches!(entry.state, State::Idle | State::Active)
-        {
-            entry.state = State::Leaving;
-            entry.since = now;
-            self.actions.push_back(Action::Publish(Fact::Leaving { tunnel }));
+    /// This end says goodbye on a tunnel of this worker. Returns whether it is the first goodbye on it.
+    pub fn on_leaving(&mut self, now: Instant, tunnel: TunnelId) -> bool {
+        let Some(entry) = self.owned.get_mut(&tunnel) else {
+            return false;
+        };
+        if !matches!(entry.state, State::Idle | State::Active) {
+            return false;
         }
+        entry.state = State::Leaving;
+        entry.since = now;
+        self.actions.push_back(Action::Publish(Fact::Leaving { tunnel }));
+        true
     }
 
     /// A tunnel of this worker takes no new requests.
@@ -302,9 +336,10 @@ impl Registry {
             Fact::Opened { tunnel, .. } | Fact::Closed { tunnel } if self.owned.contains_key(tunnel) => {}
             Fact::Opened {
                 tunnel,
-                identity,
+                introduction,
                 owner,
             } => {
+                let identity = &introduction.identity;
                 let node = (identity.tenant.clone(), identity.node.clone());
                 self.sit(*tunnel, Seat { node, worker: *owner });
             }
@@ -321,6 +356,17 @@ impl Registry {
     /// The tunnels that this worker owns.
     pub fn tunnels(&self) -> impl Iterator<Item = (TunnelId, &Tunnel)> {
         self.owned.iter().map(|(id, tunnel)| (*id, tunnel))
+    }
+
+    /// A tunnel that this worker owns.
+    pub fn get(&self, tunnel: TunnelId) -> Option<&Tunnel> {
+        self.owned.get(&tunnel)
+    }
+
+    /// How many tunnels have a place on this worker, those included whose response is on its way.
+    pub fn placed_here(&self) -> usize {
+        let seats = self.seats.values();
+        seats.filter(|seat| seat.worker == self.worker).count()
     }
 
     /// What the copies of this worker's tunnels must be.

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::h2::{Frame, INITIAL_WINDOW_SIZE, PREFACE, kind};
@@ -54,7 +55,11 @@ fn resident(pair: &Pair) -> [u64; 2] {
     [&pair.responder, &pair.initiator].map(Eddy::memory_kib)
 }
 
+/// One storm at a time: each measures processes that need the machine for themselves.
+static STORM: Mutex<()> = Mutex::new(());
+
 fn storm(name: &str, pair: &Pair, stall: impl FnOnce() -> Vec<TcpStream>) {
+    let _alone = STORM.lock().unwrap_or_else(PoisonError::into_inner);
     let before = resident(pair);
     let stalled = stall();
     pause(Duration::from_secs(2));

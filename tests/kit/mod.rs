@@ -581,8 +581,10 @@ impl Pair {
         assert_eq!(
             (answer.status, answer.body.as_str()),
             (200, "good"),
-            "{}",
-            answer.head
+            "{}\nresponder:\n{}\ninitiator:\n{}",
+            answer.head,
+            self.responder.log(),
+            self.initiator.log()
         );
     }
 }

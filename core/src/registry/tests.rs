@@ -1,7 +1,5 @@
 //! The registry as scripts of lifecycle facts and the exact facts that it publishes.
 
-mod histories;
-
 use std::time::Duration;
 
 use super::*;
@@ -19,6 +17,14 @@ fn at(seconds: u64) -> Instant {
     Instant::from_origin(Duration::from_secs(seconds))
 }
 
+fn introduced(node: &str) -> Introduction {
+    Introduction {
+        identity: who(node),
+        instance: None,
+        heard: at(0),
+    }
+}
+
 fn published(registry: &mut Registry) -> Vec<Fact> {
     std::iter::from_fn(|| registry.poll_action())
         .map(|Action::Publish(fact)| fact)
@@ -28,7 +34,7 @@ fn published(registry: &mut Registry) -> Vec<Fact> {
 fn open(registry: &mut Registry, node: &str) -> TunnelId {
     let placed = registry.place(&who(node));
     assert_eq!(placed.worker, registry.worker);
-    registry.on_opened(at(0), placed.tunnel, &who(node));
+    registry.on_opened(at(0), placed.tunnel, &introduced(node));
     placed.tunnel
 }
 
@@ -40,7 +46,7 @@ fn a_life_is_published_step_by_step() {
         published(&mut registry),
         [Fact::Opened {
             tunnel,
-            identity: who("n"),
+            introduction: introduced("n"),
             owner: WorkerId(0)
         }]
     );
@@ -64,31 +70,31 @@ fn every_event_in_every_state_has_one_outcome() {
     type Step = fn(&mut Registry, TunnelId);
     let states: [(&str, Step); 6] = [
         ("settling", |_, _| {}),
-        ("idle", |r, t| r.on_opened(at(1), t, &who("n"))),
+        ("idle", |r, t| r.on_opened(at(1), t, &introduced("n"))),
         ("active", |r, t| {
-            r.on_opened(at(1), t, &who("n"));
+            r.on_opened(at(1), t, &introduced("n"));
             r.on_upgraded(at(1), t);
         }),
         ("leaving", |r, t| {
-            r.on_opened(at(1), t, &who("n"));
-            r.on_leaving(at(1), t);
+            r.on_opened(at(1), t, &introduced("n"));
+            _ = r.on_leaving(at(1), t);
         }),
         ("draining", |r, t| {
-            r.on_opened(at(1), t, &who("n"));
+            r.on_opened(at(1), t, &introduced("n"));
             r.on_draining(at(1), t);
         }),
         ("closed", |r, t| {
-            r.on_opened(at(1), t, &who("n"));
+            r.on_opened(at(1), t, &introduced("n"));
             r.on_closed(at(1), t, CloseReason::PeerClosed);
         }),
     ];
     let events: [(&str, Step); 10] = [
-        ("opened", |r, t| r.on_opened(at(2), t, &who("n"))),
+        ("opened", |r, t| r.on_opened(at(2), t, &introduced("n"))),
         ("misplaced", |r, t| r.on_misplaced(t)),
         ("fact opened", |r, t| {
             r.on_fact(&Fact::Opened {
                 tunnel: t,
-                identity: who("n"),
+                introduction: introduced("n"),
                 owner: WorkerId(1),
             });
         }),
@@ -96,7 +102,7 @@ fn every_event_in_every_state_has_one_outcome() {
         ("fact draining", |r, t| r.on_fact(&Fact::Draining { tunnel: t })),
         ("fact closed", |r, t| r.on_fact(&Fact::Closed { tunnel: t })),
         ("upgraded", |r, t| r.on_upgraded(at(2), t)),
-        ("leaving", |r, t| r.on_leaving(at(2), t)),
+        ("leaving", |r, t| _ = r.on_leaving(at(2), t)),
         ("draining", |r, t| r.on_draining(at(2), t)),
         ("closed", |r, t| r.on_closed(at(2), t, CloseReason::PeerClosed)),
     ];
@@ -215,7 +221,7 @@ fn placement_counts_what_other_workers_told_and_forgets_what_closed() {
     };
     let opened = Fact::Opened {
         tunnel: theirs,
-        identity: who("n"),
+        introduction: introduced("n"),
         owner: WorkerId(0),
     };
     registry.on_fact(&opened);
@@ -263,7 +269,7 @@ fn a_tunnel_that_is_closed_does_not_open_again() {
     let tunnel = open(&mut registry, "n");
     registry.on_closed(at(1), tunnel, CloseReason::PeerClosed);
     published(&mut registry);
-    registry.on_opened(at(2), tunnel, &who("n"));
+    registry.on_opened(at(2), tunnel, &introduced("n"));
     assert_eq!(published(&mut registry), []);
     assert_eq!((registry.tunnels().count(), registry.opened_total()), (0, 1));
     assert!(registry.seats.is_empty());

@@ -9,6 +9,7 @@ use eddy_core::handshake::request::Offer;
 use eddy_core::handshake::response::{self, Rejection};
 use eddy_core::handshake::{DEFAULT_PATH, Mode, Parsed};
 use eddy_core::identity::{ClusterId, ClusterName, Identity, NodeId, TenantId, WorkerId};
+use eddy_core::instance::{Berth, Instance};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
 use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
@@ -23,6 +24,8 @@ enum Task {
 pub(crate) struct Initiator {
     me: usize,
     pub(crate) identity: Identity,
+    /// The process, if it says that it is an Eddy.
+    process: Option<u64>,
     pub(crate) dialer: Dialer,
     /// How many tunnels to keep to each responder.
     pub(crate) wanted: Vec<u32>,
@@ -38,7 +41,7 @@ fn hub() -> ClusterName {
 }
 
 impl Initiator {
-    pub(crate) fn new(me: usize, responders: usize, rng: Rng) -> Self {
+    pub(crate) fn new(me: usize, responders: usize, mut rng: Rng) -> Self {
         let identity = Identity {
             tenant: TenantId::parse("t").unwrap(),
             cluster: ClusterId::parse("edges").unwrap(),
@@ -47,6 +50,7 @@ impl Initiator {
         Self {
             me,
             identity,
+            process: (me == 0).then(|| rng.next_u64()),
             dialer: Dialer::new(
                 DialerPolicy {
                     max_dials: 3,
@@ -176,7 +180,7 @@ impl Initiator {
                         now,
                         conn,
                         Toward::Responder,
-                        Parcel::Bytes(self.offer(host, conn)),
+                        Parcel::Bytes(self.offer(host, conn, slot)),
                     );
                     self.tasks.insert(slot, (conn, Task::Handshake(Vec::new())));
                 }
@@ -198,7 +202,12 @@ impl Initiator {
         }
     }
 
-    fn offer(&self, host: SocketAddr, conn: Conn) -> Vec<u8> {
+    fn offer(&self, host: SocketAddr, conn: Conn, slot: Slot) -> Vec<u8> {
+        let berth = Berth {
+            worker: WorkerId(0),
+            lane: 0,
+            slot: slot.index(),
+        };
         let offer = Offer {
             path: DEFAULT_PATH,
             mode: Mode::Plain,
@@ -208,7 +217,7 @@ impl Initiator {
             initiation_time_ms: 0,
             worker: WorkerId(0),
             connection: conn.serial,
-            instance: None,
+            instance: self.process.map(|nonce| Instance { nonce, berth }),
         };
         offer.encode()
     }

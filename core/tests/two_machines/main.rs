@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use eddy_core::attempts::Failure;
 use eddy_core::cache::Ended;
+use eddy_core::duplicates::Policy;
 use eddy_core::rng::Rng;
 use eddy_core::router::{Names, RouteKey};
 use eddy_core::time::Instant;
@@ -51,6 +52,8 @@ enum Step {
     CrashInitiator(Index, bool),
     /// A worker of a responder sends a request to the node of an initiator; it ends like this.
     Request(Index, Index, Index, Ended),
+    /// An operator of a responder sends all its tunnels away.
+    SendAway(Index),
 }
 
 /// Every way in which a request may end, each kind of stream error and of connection error included.
@@ -74,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (at(), any::<bool>()).prop_map(|(at, silently)| Step::CrashResponder(at, silently)),
         1 => (at(), any::<bool>()).prop_map(|(at, silently)| Step::CrashInitiator(at, silently)),
         4 => (at(), at(), at(), ended()).prop_map(|(at, worker, node, how)| Step::Request(at, worker, node, how)),
+        1 => at().prop_map(Step::SendAway),
     ]
 }
 
@@ -86,7 +90,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, initiators: usize, responders: usize, workers: u16) -> Self {
+    fn new(seed: u64, initiators: usize, responders: usize, workers: u16, policy: Policy) -> Self {
         let mut rng = Rng::from_seed(seed);
         let mut world = Self {
             now: Instant::ZERO,
@@ -95,7 +99,7 @@ impl World {
                 .map(|me| Initiator::new(me, responders, rng.fork()))
                 .collect(),
             responders: (0..responders)
-                .map(|_| Responder::new(workers, rng.fork()))
+                .map(|_| Responder::new(Instant::ZERO, workers, policy, rng.fork()))
                 .collect(),
             rng,
         };
@@ -147,7 +151,11 @@ impl World {
                     .identity
                     .node
                     .clone();
-                self.responders[responder].request(worker, node.as_str(), how);
+                self.responders[responder].request(now, worker, node.as_str(), how);
+            }
+            Step::SendAway(at) => {
+                let responder = at.index(self.responders.len());
+                self.responders[responder].send_away(now, &mut self.wire);
             }
             Step::Cut(_) | Step::Hole(..) => {}
         }
@@ -275,28 +283,25 @@ impl World {
                 .iter()
                 .map(|i| (i.identity.node.as_str(), i.wanted[n]));
             assert_eq!(
-                numbers::of_responder(&responder.registries),
+                numbers::of_responder(responder.registries()),
                 numbers::accepted_at_rest(nodes)
             );
             let open: usize = responder
-                .registries
-                .iter()
+                .registries()
                 .map(|registry| registry.tunnels().count())
                 .sum();
             assert_eq!(open, identities.values().sum::<u32>() as usize);
-            for cache in &mut responder.caches {
-                assert_eq!(cache.identities(), identities);
+            for machine in &responder.machines {
+                assert_eq!(machine.directory().identities(), identities);
                 for initiator in &self.initiators {
                     let (tenant, id) = (None, initiator.identity.node.as_str());
-                    let found = cache.pick(&RouteKey {
+                    let key = RouteKey {
                         tenant,
                         names: Names::Node,
                         id,
-                    });
+                    };
+                    let found = machine.directory().peek(&key);
                     assert_eq!(found.is_ok(), initiator.wanted[n] > 0, "{id} of {n}");
-                    found
-                        .into_iter()
-                        .for_each(|tunnel| cache.release(tunnel, Ended::Abandoned));
                 }
             }
         }
@@ -308,9 +313,10 @@ proptest! {
     #[test]
     fn after_any_history_calm_brings_every_tunnel_up_and_both_sides_agree(
         seed: u64, initiators in 1..3usize, responders in 1..3usize, workers in 1..4u16,
+        policy in select(vec![Policy::Pool, Policy::Supersede, Policy::Reject]),
         steps in prop::collection::vec(step(), 0..40),
     ) {
-        let mut world = World::new(seed, initiators, responders, workers);
+        let mut world = World::new(seed, initiators, responders, workers, policy);
         for step in steps {
             world.apply(step);
         }

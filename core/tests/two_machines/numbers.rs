@@ -24,7 +24,7 @@ pub(crate) fn of_initiator(dialer: &Dialer) -> Lines {
     lines(&sheet)
 }
 
-pub(crate) fn of_responder(registries: &[Registry]) -> Lines {
+pub(crate) fn of_responder<'r>(registries: impl Iterator<Item = &'r Registry>) -> Lines {
     let mut whole = Sheet::default();
     for registry in registries {
         let mut sheet = Sheet::default();

@@ -123,9 +123,11 @@ impl Limits {
                 .flatten()
                 .min();
             let look = match (at, soon) {
-                (Some(at), Some(soon)) => Some(at.min(self.clock.now() + soon)),
-                (None, Some(soon)) if stalls => Some(self.clock.now() + soon),
-                (at, _) => at,
+                (at, Some(soon)) => {
+                    let soon = self.clock.now() + soon;
+                    Some(at.map_or(soon, |at| at.min(soon)))
+                }
+                (at, None) => at,
             };
             let look = look.map(|at| Deadline {
                 at,

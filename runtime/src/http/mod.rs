@@ -37,6 +37,10 @@ pub(crate) const SEND_BYTES_MAX: usize = 32 << 10;
 /// keep more than this for services that stall.
 const CLIENT_STREAM_WINDOW: u32 = 128 << 10;
 const CLIENT_CONNECTION_WINDOW: u32 = 16 << 20;
+/// What one response of an HTTP/2 service may have in flight, and all of one connection together: readers that stall must
+/// not take the window of those that read.
+pub(crate) const SERVICE_STREAM_WINDOW: u32 = STREAM_WINDOW;
+pub(crate) const SERVICE_CONNECTION_WINDOW: u32 = CONNECTION_WINDOW;
 /// Requests at once on one connection of a client; also the default of a tunnel.
 const CLIENT_STREAMS_MAX: u32 = 1024;
 /// An HTTP/2 client that rests is asked this often whether it is there, and has as long to answer.

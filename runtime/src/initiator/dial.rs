@@ -114,20 +114,29 @@ async fn shake_hands<N: Network>(
 }
 
 /// The first of the connects that comes to something, be it a connection or a refusal. Another one starts whenever `overlap`
-/// asks for it.
+/// asks for it. One that this machine cannot make, such as for want of descriptors, does not end the others.
 async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io::Result<N::Stream> {
     let mut connects = vec![Box::pin(net.connect(host))];
     loop {
         let first = poll_fn(|cx| {
-            let mut done = connects.iter_mut().map(|connect| connect.as_mut().poll(cx));
-            done.find(Poll::is_ready).unwrap_or(Poll::Pending)
+            let mut done = connects.iter_mut().enumerate();
+            let done = done.find_map(|(n, connect)| match connect.as_mut().poll(cx) {
+                Poll::Ready(connected) => Some((n, connected)),
+                Poll::Pending => None,
+            });
+            done.map_or(Poll::Pending, Poll::Ready)
         });
         tokio::select! {
             biased;
-            connected = first => return connected,
-            () = overlap.notified() => {}
+            (n, connected) = first => {
+                let is_refused = |error: &io::Error| failure(error) == DialFailure::Refused;
+                if connects.len() == 1 || connected.as_ref().err().is_none_or(is_refused) {
+                    return connected;
+                }
+                drop(connects.swap_remove(n));
+            }
+            () = overlap.notified() => connects.push(Box::pin(net.connect(host))),
         }
-        connects.push(Box::pin(net.connect(host)));
     }
 }
 

@@ -19,7 +19,10 @@ use super::names;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
-use crate::http::{BUFFER_BYTES_MAX, LocalExec, SERVICE_HEADER_LIST_BYTES_MAX};
+use crate::http::{
+    BUFFER_BYTES_MAX, LocalExec, SEND_BYTES_MAX, SERVICE_CONNECTION_WINDOW, SERVICE_HEADER_LIST_BYTES_MAX,
+    SERVICE_STREAM_WINDOW,
+};
 use crate::net::Network;
 
 /// How many connections are tried for one request. Only one of which nothing was sent is tried again.
@@ -259,6 +262,9 @@ impl<N: Network> Services<N> {
         client
             .timer(TokioTimer::new())
             .max_header_list_size(SERVICE_HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(SERVICE_STREAM_WINDOW)
+            .initial_connection_window_size(SERVICE_CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BYTES_MAX)
             .keep_alive_interval(SERVICE_PING)
             .keep_alive_timeout(SERVICE_PING);
         let shaken = client.handshake(TokioIo::new(stream)).await;

@@ -4,7 +4,7 @@
 //! diagnosis (`NETLINK_SOCK_DIAG`, which `ss` uses) returns it by the connection's addresses: a hash lookup, some
 //! microseconds. It is asked after each handshake (wire.md 2.6), and while a PING is unanswered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -43,6 +43,8 @@ struct Diagnosis {
 thread_local! {
     /// Opened at the first question of a worker.
     static DIAGNOSIS: RefCell<Option<Diagnosis>> = const { RefCell::new(None) };
+    /// That it cannot be opened was logged.
+    static WARNED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the kernel knows of a connection.
@@ -96,6 +98,11 @@ pub(super) fn diagnose(local: SocketAddr, peer: SocketAddr) -> Option<Diagnosed>
     DIAGNOSIS.with_borrow_mut(|diagnosis| {
         if diagnosis.is_none() {
             *diagnosis = Diagnosis::open();
+            if diagnosis.is_none() && !WARNED.replace(true) {
+                tracing::warn!(
+                    "cannot open a netlink socket for socket diagnosis: on slow links, large uploads may end their tunnel"
+                );
+            }
         }
         diagnosis.as_mut()?.ask(local, peer)
     })

@@ -169,8 +169,9 @@ impl Shared {
     }
 
     fn wake(&self) {
-        if let Some(task) = self.task.borrow_mut().take() {
-            task.wake();
+        // It stays: the connection may not read before the next wake, and would not leave its waker again.
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
         }
     }
 

@@ -1,6 +1,5 @@
 //! New connections on the tunnel port: the handshake, its refusals, and the JSON API that shares the port.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,8 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eddy_core::handshake::request::{Announcement, Verdict};
 use eddy_core::handshake::{HEAD_BYTES_MAX, Refusal};
-use eddy_core::identity::Identity;
-use eddy_core::instance::Instance;
+use eddy_core::registry::{Introduction, Placement};
 use eddy_core::time::Instant;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,7 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::pending::Place;
 use super::refusals::Refused;
-use super::{Message, Newcomer, Worker, tunnel};
+use super::worker::Worker;
+use super::{Message, Newcomer, tunnel};
 use crate::api;
 use crate::latch::Present;
 use crate::limited_log::LimitedLog;
@@ -31,17 +30,6 @@ use crate::net::{Listener, Network};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of it to read at most.
 const LINGER_BYTES_MAX: usize = 4 << 20;
-/// When a dial that came on top of too many is to come back: spread, so that a stampede does not return as one.
-const COME_BACK_MIN: Duration = Duration::from_secs(1);
-const COME_BACK_MAX: Duration = Duration::from_secs(5);
-/// How many redials of a fleet that is refused a responder wants to see in a second, on average over the fleet's spread: a
-/// fleet of N spreads over N times this.
-const REDIAL_SPREAD_EACH: Duration = Duration::from_micros(100);
-/// Fleets that spread over less are left to `dial.refused_max`.
-const REDIAL_SPREAD_MIN: Duration = Duration::from_millis(200);
-/// So much later at most, for each initiator that is away, those come back that came on top of too many.
-const COME_BACK_EACH: Duration = Duration::from_micros(500);
-
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -76,16 +64,16 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     loop {
         let accepted = tokio::select! {
             biased;
-            () = worker.drain.wait() => {
+            () = worker.signals.tunnels_closed.wait() => {
                 drop(listener);
-                return worker.note_no_more_tunnels();
+                return worker.with(|machine, _| machine.on_tunnel_listener_closed());
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let accepted = worker.clock.now();
-                let place = worker.pending.enter(accepted, peer);
+                let place = worker.handshakes.pending.enter(accepted, peer);
                 let crowded = place.has_evicted();
                 let handshake = handshake(
                     Rc::clone(&worker),
@@ -118,30 +106,34 @@ async fn handshake<N: Network>(
     mut place: Place,
     refusals: LimitedLog,
 ) {
-    let mut refused = None;
-    let outcome = read_request(&worker, &mut stream, &mut place, &mut refused).await;
+    let outcome = read_request(&worker, &mut stream, &mut place).await;
     drop(place);
-    match outcome {
-        Ok(Heard::Tunnel(announcement)) => take(&worker, stream, peer, accepted, announcement),
+    let (refusal, identity) = match outcome {
+        Ok(Heard::Tunnel(announcement)) => {
+            let decision = worker.machine.borrow_mut().on_handshake(&announcement);
+            match decision {
+                Ok(placement) => return take(&worker, stream, peer, accepted, announcement, placement),
+                Err(refusal) => (refusal, Some(Arc::new(announcement.identity))),
+            }
+        }
         Ok(Heard::Api(bytes)) => {
             worker.count_handshake("api");
-            serve_api(worker, Prefixed::new(bytes, stream)).await;
+            return serve_api(worker, Prefixed::new(bytes, stream)).await;
         }
-        Err(refusal) => {
-            worker.count_handshake(refusal.counter());
-            let node = refused.as_ref().map(|identity| identity.node.as_str());
-            refusals.line(|| tracing::info!(%peer, node, reason = refusal.label(), "handshake refused"));
-            let lingering = worker.enter_linger(&refusal);
-            let answer = refusal.encode();
-            worker.refusals.borrow_mut().push(Refused {
-                at: worker.clock.now(),
-                peer,
-                identity: refused,
-                why: refusal,
-            });
-            refuse(stream, &answer, lingering).await;
-        }
-    }
+        Err(refusal) => (refusal, None),
+    };
+    worker.count_handshake(refusal.counter());
+    let node = identity.as_ref().map(|identity| identity.node.as_str());
+    refusals.line(|| tracing::info!(%peer, node, reason = refusal.label(), "handshake refused"));
+    let lingering = worker.enter_linger(&refusal);
+    let answer = refusal.encode();
+    worker.handshakes.refusals.borrow_mut().push(Refused {
+        at: worker.clock.now(),
+        peer,
+        identity,
+        why: refusal,
+    });
+    refuse(stream, &answer, lingering).await;
 }
 
 impl<N: Network> Worker<N> {
@@ -149,9 +141,9 @@ impl<N: Network> Worker<N> {
     /// none for a connection that was closed because there were too many.
     fn enter_linger(&self, refusal: &Refusal) -> Option<Present> {
         let places = usize::try_from(self.config.tunnels.max_pending_handshakes).unwrap_or(usize::MAX);
-        let room = self.lingering.count() < places;
+        let room = self.handshakes.lingering.count() < places;
         let evicted = matches!(refusal, Refusal::Evicted { .. });
-        (room && !evicted).then(|| self.lingering.enter())
+        (room && !evicted).then(|| self.handshakes.lingering.enter())
     }
 }
 
@@ -160,12 +152,10 @@ enum Heard {
     Api(Bytes),
 }
 
-/// Says in `refused` who it was that is refused, if that is known.
 async fn read_request<N: Network>(
     worker: &Worker<N>,
     stream: &mut N::Stream,
     place: &mut Place,
-    refused: &mut Option<Arc<Identity>>,
 ) -> Result<Heard, Refusal> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
@@ -176,9 +166,7 @@ async fn read_request<N: Network>(
             biased;
             read = stream.read_buf(&mut bytes) => read,
             why = place.evicted() => {
-                let away = u32::try_from(worker.absences.borrow().away()).unwrap_or(u32::MAX);
-                let latest = COME_BACK_MAX.max(COME_BACK_EACH.saturating_mul(away));
-                let retry_after = worker.rng.borrow_mut().between(COME_BACK_MIN, latest);
+                let retry_after = worker.machine.borrow_mut().retry_after();
                 return Err(Refusal::Evicted { why, retry_after });
             }
             () = worker.clock.until(deadline) => return Err(Refusal::Timeout),
@@ -191,18 +179,12 @@ async fn read_request<N: Network>(
         if had > 0 && bytes.len() <= HEAD_BYTES_MAX && !bytes[had..].contains(&b'\n') {
             continue;
         }
-        match worker.demands.parse(&bytes)? {
-            None => {}
-            Some(parsed) => {
-                return match parsed.value {
-                    Verdict::Tunnel(it) if worker.duplicates.borrow().refuses(&it.identity, it.instance) => {
-                        *refused = Some(Arc::new(it.identity));
-                        Err(Refusal::Duplicate)
-                    }
-                    Verdict::Tunnel(announcement) => Ok(Heard::Tunnel(announcement)),
-                    Verdict::Api => Ok(Heard::Api(bytes.into())),
-                };
-            }
+        let parsed = worker.machine.borrow().demands().parse(&bytes)?;
+        if let Some(parsed) = parsed {
+            return Ok(match parsed.value {
+                Verdict::Tunnel(announcement) => Heard::Tunnel(announcement),
+                Verdict::Api => Heard::Api(bytes.into()),
+            });
         }
     }
 }
@@ -214,23 +196,20 @@ fn take<N: Network>(
     peer: SocketAddr,
     accepted: Instant,
     announced: Announcement,
+    placement: Placement,
 ) {
-    let identity = Arc::new(announced.identity);
-    let placement = worker.registry.borrow_mut().place(&identity);
     let newcomer = Newcomer {
         tunnel: placement.tunnel,
-        identity,
-        instance: announced.instance,
+        introduction: Introduction {
+            identity: Arc::new(announced.identity),
+            instance: announced.instance,
+            heard: worker.clock.now(),
+        },
         peer,
         peer_tunnel: peer_tunnel(announced.worker, announced.connection),
         accepted,
-        heard: worker.clock.now(),
     };
-    let owner = worker
-        .others
-        .get(usize::from(placement.worker.0))
-        .and_then(Option::as_ref);
-    let Some(owner) = owner else {
+    let Some(owner) = worker.other(placement.worker) else {
         tokio::task::spawn_local(tunnel::run(Rc::clone(worker), stream, newcomer));
         return;
     };
@@ -241,21 +220,9 @@ fn take<N: Network>(
         }
         Err(error) => {
             tracing::warn!(%error, "cannot move a tunnel to its worker");
-            worker.registry.borrow_mut().on_misplaced(placement.tunnel);
+            worker.machine.borrow_mut().on_misplaced(placement.tunnel);
             worker.count_handshake("registration_failed");
         }
-    }
-}
-
-impl<N: Network> Worker<N> {
-    /// The response that makes a connection a tunnel. An Eddy is asked to spread its redials if the fleet is large.
-    pub(super) fn accept(&self, instance: Option<Instance>) -> Cow<'static, [u8]> {
-        let tunnels = u32::try_from(self.links.borrow().len()).unwrap_or(u32::MAX);
-        let spread = REDIAL_SPREAD_EACH.saturating_mul(tunnels);
-        if instance.is_none() || spread < REDIAL_SPREAD_MIN {
-            return self.demands.accept().into();
-        }
-        self.demands.accept_and_spread(spread).into()
     }
 }
 
@@ -288,7 +255,7 @@ async fn refuse(mut stream: impl crate::net::Stream, answer: &[u8], lingering: O
 
 async fn serve_api<N: Network>(worker: Rc<Worker<N>>, stream: Prefixed<N::Stream>) {
     let service = service_fn(|request| {
-        let identities = worker.cache.borrow().identities();
+        let identities = worker.machine.borrow().directory().identities();
         let answer = api::of_responder(&request, &identities);
         std::future::ready(Ok::<_, Infallible>(answer))
     });
@@ -296,7 +263,7 @@ async fn serve_api<N: Network>(worker: Rc<Worker<N>>, stream: Prefixed<N::Stream
     let connection = connection.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         biased;
-        () = worker.drain.wait() => {}
+        () = worker.signals.tunnels_closed.wait() => {}
         // Whatever ends it ends only this client.
         _ = connection => {}
     }

@@ -1,74 +1,87 @@
-//! How many requests each client has in flight on this worker: a client with many leaves the last places to others.
+//! What each client has on this worker: requests in flight, and requests that wait for a place. A client with many leaves
+//! the last places, and the last seats, to others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
+
+use eddy_core::admission::Source;
+use eddy_core::responder::ClientShare;
+
+type Share = Rc<Cell<ClientShare>>;
 
 /// The clients of one worker, by source.
 #[derive(Debug, Default)]
-pub(super) struct ClientLoads(Rc<RefCell<BTreeMap<IpAddr, Rc<Cell<u32>>>>>);
+pub(super) struct ClientLoads(Rc<RefCell<BTreeMap<Source, Share>>>);
 
 /// A connection of a client, or a request on it.
 #[derive(Clone, Debug)]
 pub(super) struct ClientLoad {
-    all: Rc<RefCell<BTreeMap<IpAddr, Rc<Cell<u32>>>>>,
-    source: IpAddr,
-    in_flight: Rc<Cell<u32>>,
+    all: Rc<RefCell<BTreeMap<Source, Share>>>,
+    source: Source,
+    share: Share,
 }
 
-/// A request in flight.
+/// A request in flight, or one that waits.
 #[derive(Debug)]
-pub(super) struct InFlight(ClientLoad);
-
-/// One client: an IPv4 address, or the 64 bits of an IPv6 address that a site has for itself (RFC 6177).
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = v6.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
-        }
-        v4 => v4,
-    }
+pub(super) struct Counted {
+    load: ClientLoad,
+    part: fn(&mut ClientShare) -> &mut u32,
 }
 
 impl ClientLoads {
     /// The load of a client, for one of its connections.
     pub(super) fn of(&self, address: IpAddr) -> ClientLoad {
-        let source = source(address);
-        let in_flight = Rc::clone(self.0.borrow_mut().entry(source).or_default());
+        let source = Source::from(address);
+        let share = Rc::clone(self.0.borrow_mut().entry(source).or_default());
         ClientLoad {
             all: Rc::clone(&self.0),
             source,
-            in_flight,
+            share,
         }
     }
 }
 
 impl ClientLoad {
-    /// How many of the client's requests are in flight.
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight.get()
+    /// What the client has.
+    pub(super) fn share(&self) -> ClientShare {
+        self.share.get()
     }
 
-    /// Counts a request until it is dropped.
-    pub(super) fn begin(&self) -> InFlight {
-        self.in_flight.set(self.in_flight.get() + 1);
-        InFlight(self.clone())
+    /// Counts a request in flight until it is dropped.
+    pub(super) fn begin(&self) -> Counted {
+        self.count(|share| &mut share.in_flight)
+    }
+
+    /// Counts a request that waits for a place until it is dropped.
+    pub(super) fn wait(&self) -> Counted {
+        self.count(|share| &mut share.waiting)
+    }
+
+    fn count(&self, part: fn(&mut ClientShare) -> &mut u32) -> Counted {
+        let mut share = self.share.get();
+        *part(&mut share) += 1;
+        self.share.set(share);
+        Counted {
+            load: self.clone(),
+            part,
+        }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let in_flight = &self.0.in_flight;
-        in_flight.set(in_flight.get() - 1);
+        let mut share = self.load.share.get();
+        *(self.part)(&mut share) -= 1;
+        self.load.share.set(share);
     }
 }
 
 impl Drop for ClientLoad {
     fn drop(&mut self) {
         // The map's own and this one: no other connection or request of the client is left.
-        if Rc::strong_count(&self.in_flight) == 2 {
+        if Rc::strong_count(&self.share) == 2 {
             self.all.borrow_mut().remove(&self.source);
         }
     }
@@ -84,14 +97,19 @@ mod tests {
         let client = |text: &str| loads.of(text.parse().unwrap());
         let (first, second) = (client("192.0.2.1"), client("::ffff:192.0.2.1"));
         let request = first.begin();
-        assert_eq!((first.in_flight(), second.in_flight()), (1, 1));
-        assert_eq!(client("192.0.2.2").in_flight(), 0);
+        drop(first.wait());
+        assert_eq!(first.share().waiting, 0);
+        assert_eq!((first.share().in_flight, second.share().in_flight), (1, 1));
+        assert_eq!(client("192.0.2.2").share().in_flight, 0);
         drop((first, second));
         assert_eq!(loads.0.borrow().len(), 1, "a request is in flight");
         drop(request);
         assert!(loads.0.borrow().is_empty());
         let (near, far) = (client("2001:db8::2"), client("2001:db8:0:1::2"));
         let _request = near.begin();
-        assert_eq!((client("2001:db8::3").in_flight(), far.in_flight()), (1, 0));
+        assert_eq!(
+            (client("2001:db8::3").share().in_flight, far.share().in_flight),
+            (1, 0)
+        );
     }
 }

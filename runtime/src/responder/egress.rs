@@ -6,13 +6,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use eddy_core::responder::Responder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::client_load::ClientLoad;
-use super::{Worker, proxy};
+use super::proxy;
+use super::worker::Worker;
 use crate::http::HEAD_TIMEOUT;
-use crate::latch::Present;
 use crate::limited_log::LimitedLog;
 use crate::net::counted::Counted;
 use crate::net::{Listener, Meter, Network, Stream};
@@ -20,9 +21,25 @@ use crate::net::{Listener, Meter, Network, Stream};
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the door closes, and then those who have come already. They count as clients even before they are accepted:
-/// `_attending` is one.
-pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener, _attending: Present) {
+/// Keeps the worker from ending while a client is there.
+pub(super) struct Presence<N: Network>(Rc<Worker<N>>);
+
+impl<N: Network> Presence<N> {
+    pub(super) fn new(worker: &Rc<Worker<N>>) -> Self {
+        worker.machine.borrow_mut().on_client();
+        Self(Rc::clone(worker))
+    }
+}
+
+impl<N: Network> Drop for Presence<N> {
+    fn drop(&mut self) {
+        self.0.with(Responder::on_client_gone);
+    }
+}
+
+/// Accepts until the listener is to be closed, and then those clients that have come already. They count even before they are
+/// accepted: `_attending` is one.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener, _attending: Presence<N>) {
     let failures = LimitedLog::new(worker.clock, |suppressed| {
         tracing::warn!(suppressed, "accepting clients failed more often");
     });
@@ -30,11 +47,11 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = worker.door.wait() => return,
+            () = worker.signals.egress_closed.wait() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let present = worker.clients.enter();
+                let present = Presence::new(&worker);
                 tokio::task::spawn_local(client(Rc::clone(&worker), stream, peer, present));
             }
             Err(error) => {
@@ -59,10 +76,15 @@ impl<N: Network> Client<N> {
     }
 }
 
-async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, peer: SocketAddr, _present: Present) {
+async fn client<N: Network>(
+    worker: Rc<Worker<N>>,
+    stream: N::Stream,
+    peer: SocketAddr,
+    _present: Presence<N>,
+) {
     let client = Rc::new(Client {
         address: peer,
-        load: worker.client_loads.of(peer.ip()),
+        load: worker.clients.loads.of(peer.ip()),
         meter: stream.meter(),
     });
     let service = service_fn(|request| {
@@ -82,7 +104,7 @@ async fn client<N: Network>(worker: Rc<Worker<N>>, stream: N::Stream, peer: Sock
         biased;
         // A client that goes away or speaks no HTTP ends its own connection only.
         _ = connection.as_mut() => return,
-        () = worker.closing.wait() => connection.as_mut().graceful_shutdown(),
+        () = worker.signals.clients_released.wait() => connection.as_mut().graceful_shutdown(),
         // HTTP/1 heads have this limit from their first byte on; this is for those who do not say what they speak.
         () = silent => return,
     }

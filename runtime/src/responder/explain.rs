@@ -2,10 +2,11 @@
 
 use eddy_core::cache::Standing;
 use eddy_core::identity::TunnelId;
+use eddy_core::responder::Expected;
 use eddy_core::router::{Refusal, RouteKey};
 use serde::Serialize;
 
-use super::Worker;
+use super::worker::Worker;
 use crate::net::Network;
 use crate::report::Asked;
 
@@ -28,19 +29,19 @@ impl<N: Network> Worker<N> {
             names: asked.names,
             id: &asked.id,
         };
-        let mut cache = self.cache.borrow_mut();
-        cache.see(now);
-        let (tunnel, why) = match cache.peek(&key) {
-            Ok((tunnel, standing)) => (Some(tunnel), praise(standing)),
-            Err(Refusal::NoTunnel) if self.departures.borrow().expects(now, &key) => {
+        let (tunnel, why) = match self.machine.borrow_mut().explain(now, &key) {
+            Ok((tunnel, standing)) => (Some(tunnel), describe(standing)),
+            Err((_, Some(expected))) => {
                 let grace = self.config.egress.reconnect_grace;
-                let why = format!(
-                    "no tunnel, but one was here moments ago: a request waits up to {grace:?} for it"
-                );
+                let because = match expected {
+                    Expected::WasHere => "but one was here moments ago",
+                    Expected::Startup => "but this process has just started",
+                };
+                let why = format!("no tunnel, {because}: a request waits up to {grace:?} for it");
                 (None, why)
             }
-            Err(Refusal::NoTunnel) => (None, "no tunnel, and none was here lately".to_owned()),
-            Err(why) => (None, why.to_string()),
+            Err((Refusal::NoTunnel, None)) => (None, "no tunnel, and none was here lately".to_owned()),
+            Err((why, _)) => (None, why.to_string()),
         };
         Choice {
             worker: self.id.to_string(),
@@ -50,7 +51,7 @@ impl<N: Network> Worker<N> {
     }
 }
 
-fn praise(standing: Standing) -> String {
+fn describe(standing: Standing) -> String {
     let whose = if standing.own {
         "its own"
     } else {

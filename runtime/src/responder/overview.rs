@@ -1,6 +1,6 @@
 //! What the status page shows of a worker.
 
-use super::Worker;
+use super::worker::Worker;
 use crate::net::Network;
 use crate::overview::{Event, Overview, Wanted, newest};
 use crate::report::Calendar;
@@ -11,18 +11,19 @@ impl<N: Network> Worker<N> {
             now: self.clock.now(),
             wall: self.net.wall(),
         };
-        let mut overview = Overview::new(self.http.overview());
-        if self.tells_for_all() {
-            let (nodes, clusters) = self.cache.borrow().counts();
+        let mut overview = Overview::new(self.telemetry.http.overview());
+        let machine = self.machine.borrow();
+        if machine.is_leader() {
+            let (nodes, clusters) = machine.directory().counts();
             overview.nodes = nodes as u64;
             overview.clusters = clusters as u64;
-            overview.tunnels.duplicates = self.duplicates.borrow().shared() as u64;
-            overview.matching = self.absences.borrow().here(|i| wanted.matches(i)) as u64;
+            overview.tunnels.duplicates = machine.conflicts().shared() as u64;
+            overview.matching = machine.absences().here(|i| wanted.matches(i)) as u64;
         }
-        let registry = self.registry.borrow();
+        let registry = machine.registry();
         overview.tunnels.opened = registry.opened_total();
-        let guests = self.guests.borrow();
-        let peer = |id| guests.get(&id).map(|guest| guest.peer.to_string());
+        let owned = self.tunnels.owned.borrow();
+        let peer = |id| owned.get(&id).map(|owned| owned.peer.to_string());
         let mut opened = Vec::new();
         for (id, tunnel) in registry.tunnels() {
             let phase = tunnel.state.into();
@@ -37,6 +38,7 @@ impl<N: Network> Worker<N> {
             }
         }
         for refused in self
+            .handshakes
             .refusals
             .borrow()
             .iter()

@@ -5,21 +5,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eddy_core::attempts::{Attempts, Failure, Next, RETRIES_MAX};
-use eddy_core::cache::{Attempt, Ended};
+use eddy_core::attempts::{Attempts, Budget, Failure, Next, RETRIES_MAX};
+use eddy_core::cache::Ended;
 use eddy_core::identity::TunnelId;
-use eddy_core::router::{Refusal, RouteKey};
-use eddy_core::time::{Deadline, Instant};
+use eddy_core::responder::{Pick, Wait};
+use eddy_core::router::Refusal;
+use eddy_core::time::Deadline;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use tokio::sync::oneshot;
 
-use super::client_load::{ClientLoad, InFlight};
+use super::client_load::{ClientLoad, Counted};
 use super::egress::Client;
-use super::{Claim, Link, Sender, Worker};
+use super::worker::Worker;
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::limits::{Late, Limits};
@@ -31,15 +31,15 @@ struct Lease<N: Network> {
     worker: Rc<Worker<N>>,
     tunnel: TunnelId,
     how: Ended,
-    _in_flight: InFlight,
+    _in_flight: Counted,
 }
 
 impl<N: Network> Lease<N> {
     fn answered(&mut self) {
         self.how = Ended::Answered;
-        let mut cache = self.worker.cache.borrow_mut();
-        cache.see(self.worker.clock.now());
-        cache.on_answered(self.tunnel);
+        let now = self.worker.clock.now();
+        let mut machine = self.worker.machine.borrow_mut();
+        machine.on_answered(now, self.tunnel);
     }
 }
 
@@ -54,7 +54,7 @@ struct Numbers<N: Network>(Rc<Worker<N>>);
 
 impl<N: Network> AsRef<Counters> for Numbers<N> {
     fn as_ref(&self) -> &Counters {
-        &self.0.http
+        &self.0.telemetry.http
     }
 }
 
@@ -77,7 +77,10 @@ impl<N: Network> Follow for Following<N> {
     }
 
     fn broken(&mut self, _: &hyper::Error) {
-        let drained = self.lease.worker.is_draining(self.lease.tunnel);
+        let drained = {
+            let machine = self.lease.worker.machine.borrow();
+            machine.is_draining(self.lease.tunnel)
+        };
         self.running.truncate(if drained {
             DRAINED
         } else {
@@ -95,6 +98,7 @@ pub(super) async fn proxy<N: Network>(
     // Before Eddy's own headers are there.
     let too_large = heads::is_request_head_too_large(request.method(), request.uri(), request.headers());
     let record = worker
+        .telemetry
         .http
         .recorder
         .begin(&mut request, client.address, || worker.net.wall());
@@ -115,7 +119,7 @@ pub(super) async fn proxy<N: Network>(
             running.respond(response.status());
             let bodiless = is_bodiless(&method, response.status());
             let (mut head, body) = response.into_parts();
-            if one_by_one && worker.drain.is_set() {
+            if one_by_one && worker.signals.tunnels_closed.is_set() {
                 // The client's next request comes on a connection of its own, which finds who takes over.
                 head.headers
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -140,16 +144,6 @@ enum Failed {
     Refused(Refusal, String),
     /// The client broke off in the middle of its request.
     ClientGone,
-}
-
-impl Failed {
-    /// What was refused, if Eddy says so.
-    const fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Refused(why, _) => Some(*why),
-            Self::ClientGone => None,
-        }
-    }
 }
 
 impl From<Refusal> for Failed {
@@ -186,7 +180,11 @@ struct Demand {
 
 /// Makes the request fit for a tunnel; says what the route gives it.
 fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> Result<Demand, Refusal> {
-    let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
+    let route = worker
+        .rules
+        .routes
+        .find(request.uri().path())
+        .ok_or(Refusal::NoRoute)?;
     if *request.method() == Method::CONNECT {
         return Err(Refusal::BadRequest);
     }
@@ -195,8 +193,8 @@ fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> R
     }
     hygiene::strip(
         request.headers_mut(),
-        &worker.key_headers,
-        worker.tenant_header.as_ref(),
+        &worker.rules.key_headers,
+        worker.rules.tenant_header.as_ref(),
     );
     request.headers_mut().remove(header::EXPECT);
     let authority = match request.uri().authority() {
@@ -262,42 +260,21 @@ async fn forward<N: Network>(
 /// for a place.
 async fn send<N: Network>(
     worker: &Rc<Worker<N>>,
-    mut request: Request<Question>,
+    request: Request<Question>,
     retry: bool,
     load: &ClientLoad,
     waits: &Cell<bool>,
     running: &mut Running<Numbers<N>>,
 ) -> Result<(Response<Incoming>, Lease<N>), Failed> {
-    let mut patience = Patience {
-        began: running.began(),
-        until: None,
-        for_place: waits,
-    };
-    if retry {
-        request = keep(request).await?;
-    }
-    let repeatable = retry && matches!(request.body(), Question::Whole(_));
-    let mut attempts = Attempts::new(if repeatable { RETRIES_MAX } else { 0 });
-    // Ends: each turn sends the request, avoids one more tunnel, or uses up patience.
+    let (mut request, budget) = keep(request, retry).await?;
+    let mut attempts = Attempts::new(running.began(), budget);
+    // Ends: each turn sends the request, avoids one more tunnel, or uses up time.
     loop {
-        let tunnel = match pick(worker, request.headers(), load, attempts.avoid()) {
+        let tunnel = match pick(worker, request.headers(), load, &mut attempts)? {
             Ok(tunnel) => tunnel,
-            Err(why) => {
-                if why.refusal() == Some(Refusal::NoTunnel)
-                    && let Some(pause) = attempts.on_none_left()
-                {
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
-                let lost = attempts.has_lost_a_tunnel();
-                if patience.wait(worker, request.headers(), &why, lost).await {
-                    continue;
-                }
-                return Err(match why {
-                    Failed::Refused(why, text) if attempts.refusal(why) == why => Failed::Refused(why, text),
-                    Failed::Refused(why, _) => attempts.refusal(why).into(),
-                    Failed::ClientGone => Failed::ClientGone,
-                });
+            Err(wait) => {
+                wait_for(worker, request.headers(), wait, load, waits).await?;
+                continue;
             }
         };
         let mut lease = Lease {
@@ -306,7 +283,8 @@ async fn send<N: Network>(
             how: Ended::Abandoned,
             _in_flight: load.begin(),
         };
-        let Some(mut sender) = sender(worker, tunnel, !attempts.may_repeat()).await else {
+        let sender = worker.tunnels.sender(tunnel, !attempts.survives_loss());
+        let Some(mut sender) = sender.await else {
             lease.how = Ended::Failed(Failure::Unsent);
             attempts.on_failed(tunnel, Failure::Unsent);
             continue;
@@ -314,7 +292,8 @@ async fn send<N: Network>(
         if let Some(record) = running.record() {
             record.attempts += 1;
             record.tunnel = Some(tunnel);
-            record.identity = worker.cache.borrow().identity(tunnel).map(Arc::clone);
+            let machine = worker.machine.borrow();
+            record.identity = machine.directory().identity(tunnel).map(Arc::clone);
         }
         let copy = if attempts.may_repeat() {
             copy_of(&request)
@@ -344,20 +323,27 @@ async fn send<N: Network>(
             (Next::Again, Some(copy)) => copy,
             (Next::Again | Next::GiveUp, _) => return Err(failure.into()),
         };
-        increase(&worker.http.retried);
+        increase(&worker.telemetry.http.retried);
     }
 }
 
 /// The largest body that is kept to be sent again: what a call of an API has, not an upload.
 const REPLAY_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads the body of a request that may be sent twice, if it is small: its method allows that (RFC 9110, section 9.2.2).
-async fn keep(request: Request<Question>) -> Result<Request<Question>, Failed> {
-    if !request.method().is_idempotent() {
-        return Ok(request);
-    }
+/// Keeps what is needed to send the request again, and says how often that may happen. A request whose stream was refused was
+/// not processed, so each without a body may be sent again. After a lost connection its method must allow that as well
+/// (RFC 9110, section 9.2.2), and its route; then a small body is read and kept.
+async fn keep(request: Request<Question>, retry: bool) -> Result<(Request<Question>, Budget), Failed> {
+    let repeatable = retry && request.method().is_idempotent();
+    let budget = Budget {
+        lost: if repeatable { RETRIES_MAX } else { 0 },
+        refused: RETRIES_MAX,
+    };
     if request.body().is_end_stream() {
-        return Ok(request.map(|_| Question::Whole(Whole::default())));
+        return Ok((request.map(|_| Question::Whole(Whole::default())), budget));
+    }
+    if !repeatable {
+        return Ok((request, Budget::default()));
     }
     let small = request
         .body()
@@ -365,11 +351,12 @@ async fn keep(request: Request<Question>) -> Result<Request<Question>, Failed> {
         .exact()
         .is_some_and(|bytes| bytes <= REPLAY_BYTES_MAX);
     if !small {
-        return Ok(request);
+        return Ok((request, Budget::default()));
     }
     let (head, body) = request.into_parts();
     let whole = body.collect().await.map_err(|_| Failed::ClientGone)?;
-    Ok(Request::from_parts(head, Question::Whole(whole.into())))
+    let request = Request::from_parts(head, Question::Whole(whole.into()));
+    Ok((request, budget))
 }
 
 /// The same request, if it can be sent twice.
@@ -385,81 +372,52 @@ fn copy_of(request: &Request<Question>) -> Option<Request<Question>> {
     Some(copy)
 }
 
-/// What is left of the time that a request waits for whom it asks for.
-struct Patience<'r> {
-    /// When the request came.
-    began: Instant,
-    until: Option<Instant>,
-    /// It waits for a place on a tunnel.
-    for_place: &'r Cell<bool>,
+/// Gives a request's wait back to the machine when dropped.
+struct Waiting<'w, N: Network>(&'w Worker<N>, Wait);
+
+impl<N: Network> Drop for Waiting<'_, N> {
+    fn drop(&mut self) {
+        self.0.machine.borrow_mut().on_waited(self.1);
+    }
 }
 
-impl Patience<'_> {
-    /// Waits for the return of a node that was here moments ago, or for a place; returns whether it is worth looking again.
-    /// `lost` says that a tunnel has ended under the request, so that its node was here just now.
-    async fn wait<N: Network>(
-        &mut self,
-        worker: &Worker<N>,
-        headers: &HeaderMap,
-        refused: &Failed,
-        lost: bool,
-    ) -> bool {
-        let Ok(key) = key(worker, headers) else {
-            return false;
-        };
-        match refused.refusal() {
-            Some(Refusal::Overloaded) => {
-                let Some(seat) = worker.places.enter(key.id, worker.config.egress.max_waiting) else {
-                    return false;
-                };
-                // The route's timeout bounds it.
-                self.for_place.set(true);
-                seat.arrival().await;
-                self.for_place.set(false);
-                true
+/// Waits as the machine has decided; then it is worth to ask it again.
+async fn wait_for<N: Network>(
+    worker: &Worker<N>,
+    headers: &HeaderMap,
+    wait: Wait,
+    load: &ClientLoad,
+    waits: &Cell<bool>,
+) -> Result<(), Refusal> {
+    let _waiting = Waiting(worker, wait);
+    let id = worker.rules.key(headers)?.id;
+    let at = |at, reason| worker.clock.until(Some(Deadline { at, reason }));
+    match wait {
+        Wait::Pause { until } => at(until, "tunnels that have refused the request").await,
+        Wait::Place { until } => {
+            let (seat, _counted) = (worker.clients.places.enter(id), load.wait());
+            waits.set(true);
+            tokio::select! {
+                biased;
+                () = seat.woken() => {}
+                () = at(until, "place on a tunnel") => {}
             }
-            Some(Refusal::NoTunnel) => self.wait_for_return(worker, &key, lost).await,
-            _ => false,
+            waits.set(false);
+        }
+        Wait::Return { until, is_first } => {
+            if is_first {
+                increase(&worker.telemetry.http.waited);
+            }
+            let seat = worker.clients.returns.enter(id);
+            tokio::select! {
+                biased;
+                () = seat.woken() => {}
+                () = worker.signals.tunnels_closed.wait() => {}
+                () = at(until, "reconnect grace") => {}
+            }
         }
     }
-
-    async fn wait_for_return<N: Network>(
-        &mut self,
-        worker: &Worker<N>,
-        key: &RouteKey<'_>,
-        lost: bool,
-    ) -> bool {
-        let (now, egress) = (worker.clock.now(), &worker.config.egress);
-        let expected = lost || worker.is_young() || worker.departures.borrow().expects(now, key);
-        if worker.drain.is_set() || !expected {
-            return false;
-        }
-        let begins = self.until.is_none();
-        // Who was on a tunnel that fell silent has waited for that already.
-        let grace = egress.reconnect_grace;
-        let until = *self
-            .until
-            .get_or_insert_with(|| (self.began + grace).max(now + grace / 2));
-        if now >= until {
-            return false;
-        }
-        let Some(seat) = worker.waiting.enter(key.id, egress.max_waiting) else {
-            return false;
-        };
-        if begins {
-            increase(&worker.http.waited);
-        }
-        let at = Deadline {
-            at: until,
-            reason: "reconnect grace",
-        };
-        tokio::select! {
-            biased;
-            () = seat.arrival() => true,
-            () = worker.drain.wait() => false,
-            () = worker.clock.until(Some(at)) => false,
-        }
-    }
+    Ok(())
 }
 
 /// The `Host` of a request, of which there must be one (RFC 9112, section 3.2).
@@ -469,54 +427,29 @@ fn only_host(headers: &HeaderMap) -> Option<Authority> {
     Authority::try_from(host?.as_bytes()).ok()
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers
-        .get(name)
-        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
-}
-
-/// Whom a request asks for.
-fn key<'h, N: Network>(worker: &Worker<N>, headers: &'h HeaderMap) -> Result<RouteKey<'h>, Refusal> {
-    let tenant = worker.tenant_header.as_ref().and_then(|name| text(headers, name));
-    let header = |rule: usize| text(headers, &worker.key_headers[rule]);
-    worker.key_rules.key(header, tenant)
-}
-
+/// The tunnel of a request, or what it must wait for.
 fn pick<N: Network>(
     worker: &Worker<N>,
     headers: &HeaderMap,
     load: &ClientLoad,
-    avoid: &[TunnelId],
-) -> Result<TunnelId, Failed> {
-    let key = key(worker, headers)?;
-    let attempt = Attempt {
-        client_streams: load.in_flight(),
-        avoid,
-    };
-    let mut cache = worker.cache.borrow_mut();
-    cache.see(worker.clock.now());
-    let picked = cache.pick_for(&key, attempt);
-    picked.map_err(|why| {
-        let text = if why == Refusal::NoTunnel {
-            format!("no tunnel to {}", key.id)
-        } else {
-            why.to_string()
-        };
-        Failed::Refused(why, text)
-    })
-}
-
-/// How to send into a tunnel; asks its owner if it is idle.
-async fn sender<N: Network>(worker: &Worker<N>, tunnel: TunnelId, careful: bool) -> Option<Sender> {
-    let claimed = match worker.links.borrow().get(&tunnel)? {
-        Link::Serving(sender) => return Some(sender.clone()),
-        Link::Parked(claims) => {
-            let (answer, claimed) = oneshot::channel();
-            claims.send(Claim { answer, careful }).ok()?;
-            claimed
+    attempts: &mut Attempts,
+) -> Result<Result<TunnelId, Wait>, Failed> {
+    let key = worker.rules.key(headers)?;
+    let (now, share) = (worker.clock.now(), load.share());
+    let picked = worker.machine.borrow_mut().pick(now, &key, share, attempts);
+    match picked {
+        Pick::Tunnel(tunnel) => Ok(Ok(tunnel)),
+        Pick::Wait(wait) => {
+            // The machine may want another request to be woken.
+            worker.perform_all(&[]);
+            Ok(Err(wait))
         }
-    };
-    claimed.await.ok()
+        Pick::Refuse(Refusal::NoTunnel) => {
+            let text = format!("no tunnel to {}", key.id);
+            Err(Failed::Refused(Refusal::NoTunnel, text))
+        }
+        Pick::Refuse(why) => Err(why.into()),
+    }
 }
 
 /// Why a request that was sent has no response.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use eddy_core::close::CloseReason;
 use eddy_core::identity::{Identity, TunnelId};
+use eddy_core::responder::Responder;
 use eddy_core::stats::{Name, Ping, Sheet};
 
-use super::{Worker, accept};
+use super::accept;
+use super::worker::Worker;
 use crate::net::Network;
 use crate::report::{Ask, Calendar, ClosedLine, Phase, Report, TunnelLine, round};
 
@@ -17,19 +19,18 @@ impl<N: Network> Worker<N> {
             now: self.clock.now(),
             wall: self.net.wall(),
         };
-        let registry = self.registry.borrow();
-        let guests = self.guests.borrow();
-        let duplicates = self.duplicates.borrow();
-        let cache = self.cache.borrow();
+        let machine = self.machine.borrow();
+        let (registry, cache) = (machine.registry(), machine.directory());
+        let owned = self.tunnels.owned.borrow();
         let asked = registry
             .tunnels()
             .filter(|(_, tunnel)| ask.is_about(&tunnel.identity));
         let tunnels = asked.map(|(id, tunnel)| TunnelLine {
             id: id.to_string(),
             identity: (&*tunnel.identity).into(),
-            host: guests
+            host: owned
                 .get(&id)
-                .map(|guest| guest.peer.to_string())
+                .map(|owned| owned.peer.to_string())
                 .unwrap_or_default(),
             worker: self.id.to_string(),
             state: Phase::from(tunnel.state).label(),
@@ -37,12 +38,9 @@ impl<N: Network> Worker<N> {
             for_seconds: calendar.ago(tunnel.since),
             open_seconds: calendar.ago(tunnel.opened),
             streams: 0,
-            peer_tunnel: guests.get(&id).and_then(|guest| guest.peer_tunnel.clone()),
-            instance: guests
-                .get(&id)
-                .and_then(|guest| guest.introduction.instance)
-                .map(|i| i.to_string()),
-            is_duplicate: duplicates.is_duplicate(id),
+            peer_tunnel: owned.get(&id).and_then(|owned| owned.peer_tunnel.clone()),
+            instance: tunnel.instance.map(|instance| instance.to_string()),
+            is_duplicate: machine.conflicts().is_duplicate(id),
         });
         let closed = registry
             .closed()
@@ -55,20 +53,13 @@ impl<N: Network> Worker<N> {
             lived_seconds: round(closed.lived),
             reason: closed.why.label(),
         });
-        let is_asked = |id: &&TunnelId| {
-            cache
-                .identity(**id)
-                .is_some_and(|identity| ask.is_about(identity))
-        };
-        let links = self.links.borrow();
-        let streams = links.keys().filter(is_asked);
-        let streams = streams.map(|id| (id.to_string(), cache.streams(*id)));
-        let orphans = self.orphans.borrow();
-        let orphans = orphans
-            .iter()
-            .filter(|(_, orphans)| ask.is_about(&orphans.identity));
-        let streams = streams.chain(orphans.map(|(id, orphans)| (id.to_string(), orphans.streams)));
-        let streams = streams.collect();
+        let is_asked = |id: &TunnelId| cache.identity(*id).is_some_and(|identity| ask.is_about(identity));
+        let listed = cache.tunnels().filter(is_asked);
+        let listed = listed.map(|id| (id.to_string(), cache.streams(id)));
+        let unlisted = machine.unlisted();
+        let unlisted = unlisted.filter(|(_, identity, _)| ask.is_about(identity));
+        let unlisted = unlisted.map(|(id, _, streams)| (id.to_string(), streams));
+        let streams = listed.chain(unlisted).collect();
         let identities = self.config.stats.detailed.then(|| {
             let mut identities = BTreeMap::new();
             for (_, tunnel) in registry.tunnels() {
@@ -77,11 +68,11 @@ impl<N: Network> Worker<N> {
             (self.id, identities)
         });
         Report {
-            stats: self.stats(),
+            stats: self.stats(&machine),
             identities,
             timings: {
-                let mut timings = self.http.durations();
-                timings.merge(&self.timings.borrow());
+                let mut timings = self.telemetry.http.durations();
+                timings.merge(&self.telemetry.timings.borrow());
                 timings
             },
             tunnels: tunnels.collect(),
@@ -95,12 +86,12 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn stats(&self) -> Sheet {
+    fn stats(&self, machine: &Responder) -> Sheet {
         let mut sheet = Sheet::default();
-        let registry = self.registry.borrow();
-        if self.tells_for_all() {
-            let (nodes, clusters) = self.cache.borrow().counts();
-            sheet.add(Name::NodesShared, self.duplicates.borrow().shared() as u64);
+        let registry = machine.registry();
+        if machine.is_leader() {
+            let (nodes, clusters) = machine.directory().counts();
+            sheet.add(Name::NodesShared, machine.conflicts().shared() as u64);
             sheet.add(Name::Nodes, nodes as u64);
             sheet.add(Name::Clusters, clusters as u64);
         }
@@ -119,18 +110,18 @@ impl<N: Network> Worker<N> {
         for outcome in accept::OUTCOMES {
             sheet.add(Name::Handshake(outcome), 0);
         }
-        for (outcome, count) in &*self.handshakes.borrow() {
+        for (outcome, count) in &*self.handshakes.outcomes.borrow() {
             sheet.add(Name::Handshake(outcome), *count);
         }
         for (what, cell) in [
-            (Ping::Sent, &self.pings.sent),
-            (Ping::Echoed, &self.pings.echoed),
-            (Ping::Missed, &self.pings.missed),
+            (Ping::Sent, &self.telemetry.pings.sent),
+            (Ping::Echoed, &self.telemetry.pings.echoed),
+            (Ping::Missed, &self.telemetry.pings.missed),
         ] {
             sheet.add(Name::Ping(what), cell.get());
         }
-        sheet.add(Name::Duplicates, self.duplicates_seen.get());
-        sheet.add(Name::DirectoryRepaired, self.directory_repaired.get());
+        sheet.add(Name::Duplicates, machine.duplicates_total());
+        sheet.add(Name::DirectoryRepaired, machine.repaired_total());
         sheet.add(Name::Opened, registry.opened_total());
         sheet.add(Name::Open, registry.tunnels().count() as u64);
         for why in CloseReason::ALL {
@@ -139,7 +130,7 @@ impl<N: Network> Worker<N> {
         for (why, count) in registry.closed().by_reason() {
             sheet.add(Name::Closed(*why), *count);
         }
-        self.http.fill(&mut sheet);
+        self.telemetry.http.fill(&mut sheet);
         sheet
     }
 }

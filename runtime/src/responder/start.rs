@@ -83,7 +83,9 @@ impl<N: Network> Control<N> {
 
     /// Tells initiators to go elsewhere, over the tunnels that are meant; says how many those are.
     pub async fn leave(&self, selection: &Selection) -> usize {
-        let told = ask_all(&self.workers, |answer| Message::Leave(selection.clone(), answer));
+        let told = ask_all(&self.workers, |answer| {
+            Message::SendAway(selection.clone(), answer)
+        });
         told.await.into_iter().sum()
     }
 

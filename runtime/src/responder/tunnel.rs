@@ -16,11 +16,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::leave::PATIENCE;
-use super::{Claim, Guest, Introduction, Message, Newcomer, Sender, Worker};
+use super::senders::{Claim, Commands, OwnedTunnel, Sender};
+use super::worker::Worker;
+use super::{Message, Newcomer};
 use crate::http::counters::increase;
 use crate::http::liveness;
-use crate::latch::Latch;
 use crate::net::tunnel_io::{TunnelControl, TunnelIo};
 use crate::net::{BACKSTOP, Meter, Network, Stream, UNSENT_MAX};
 
@@ -34,18 +34,16 @@ const ACK_UNKNOWN: Duration = Duration::from_millis(300);
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream, newcomer: Newcomer) {
     let Newcomer {
         tunnel,
-        identity,
-        instance,
+        introduction,
         peer,
         peer_tunnel,
         accepted,
-        heard,
     } = newcomer;
     stream.give_up_after(BACKSTOP);
     stream.limit_unsent(UNSENT_MAX);
-    let _present = worker.tunnels.enter();
+    let response = worker.machine.borrow().accept(introduction.instance);
     let answered = async {
-        stream.write_all(&worker.accept(instance)).await.ok()?;
+        stream.write_all(&response).await.ok()?;
         stream.flush().await.ok()
     };
     let answered = answered.await.is_some();
@@ -58,41 +56,31 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, mut stream: N::Stream
     let settle = settle(&worker, &stream);
     let limit = worker.config.tunnels.handshake_timeout;
     if !answered || tokio::time::timeout(limit, settle).await.is_err() {
-        worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, CloseReason::PeerReset));
+        worker.with(|machine, now| machine.on_closed(now, tunnel, CloseReason::PeerReset));
         return;
     }
 
     let (claims, claimed) = mpsc::unbounded_channel();
-    let orders = Orders::default();
-    let introduction = Introduction {
-        claims,
-        instance,
-        heard,
-    };
-    let guest = Guest {
+    let commands = Commands::default();
+    let owned = OwnedTunnel {
         peer,
         peer_tunnel: peer_tunnel.clone(),
-        introduction: introduction.clone(),
-        orders: orders.clone(),
+        claims,
+        commands: commands.clone(),
     };
-    worker.guests.borrow_mut().insert(tunnel, guest);
-    worker.tell_registry_of(|r, now| r.on_opened(now, tunnel, &identity), Some(&introduction));
-    drop(introduction);
+    worker.tunnels.owned.borrow_mut().insert(tunnel, owned);
+    worker.with(|machine, now| machine.on_opened(now, tunnel, &introduction));
+    let identity = introduction.identity;
     tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
         tenant = identity.tenant.as_str(), %peer, peer_tunnel, worker = %worker.id, "tunnel up");
     let opened = worker.clock.now();
-    if worker.drain.is_set() {
-        // It came in at the last moment.
-        worker.tell_registry(|registry, now| registry.on_leaving(now, tunnel));
-        orders.leave.set();
-    }
-    let why = match idle(&worker, tunnel, &mut stream, claimed, &orders).await {
+    let why = match idle(&worker, tunnel, &mut stream, claimed, &commands).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP/2.
-        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &orders)).await,
+        Idle::Wanted(first) => Box::pin(active(&worker, tunnel, stream, first, &commands)).await,
     };
-    worker.tell_registry(|registry, now| registry.on_closed(now, tunnel, why));
-    worker.guests.borrow_mut().remove(&tunnel);
+    worker.with(|machine, now| machine.on_closed(now, tunnel, why));
+    worker.tunnels.owned.borrow_mut().remove(&tunnel);
     worker.time(Timing::Lifetime, opened);
     tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
         tenant = identity.tenant.as_str(), %peer, peer_tunnel, reason = why.label(), "tunnel down");
@@ -116,23 +104,20 @@ async fn settle<N: Network>(worker: &Worker<N>, stream: &N::Stream) {
     tokio::time::sleep(worker.config.tunnels.settle).await;
 }
 
-/// What a tunnel's task is told to do; each at most once.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Orders {
-    /// Say goodbye.
-    pub(super) leave: Latch,
-    /// Finish what runs: another process has the node id.
-    pub(super) replaced: Latch,
-    /// Go: the initiator has given the tunnel up, and nothing that runs on it can end.
-    pub(super) given_up: Latch,
-}
-
-impl Orders {
+impl Commands {
     async fn superseded(&self) {
         tokio::select! {
             biased;
             () = self.given_up.wait() => {}
             () = self.replaced.wait() => {}
+        }
+    }
+
+    async fn sent_away(&self) {
+        tokio::select! {
+            biased;
+            () = self.say_goodbye.wait() => {}
+            () = self.let_go.wait() => {}
         }
     }
 }
@@ -155,14 +140,14 @@ async fn idle<N: Network>(
     tunnel: TunnelId,
     stream: &mut N::Stream,
     mut more: mpsc::UnboundedReceiver<Claim>,
-    orders: &Orders,
+    commands: &Commands,
 ) -> Idle {
     let tunnels = &worker.config.tunnels;
     let policy = PingPolicy {
         interval: tunnels.ping_interval,
         misses: tunnels.ping_misses,
     };
-    let mut pinger = Pinger::new(worker.clock.now(), policy, worker.rng.borrow_mut().fork());
+    let mut pinger = Pinger::new(worker.clock.now(), policy, worker.machine.borrow_mut().fork_rng());
     let meter = stream.meter();
     let mut first = Vec::new();
     let mut leaving = false;
@@ -172,21 +157,21 @@ async fn idle<N: Network>(
         while let Some(action) = pinger.poll_action() {
             match action {
                 PingAction::Ping => {
-                    increase(&worker.pings.sent);
+                    increase(&worker.telemetry.pings.sent);
                     if stream.write_all(PING).await.is_err() {
                         return Idle::Closed(CloseReason::PeerReset);
                     }
                 }
                 PingAction::Echoed { .. } => {
-                    increase(&worker.pings.echoed);
+                    increase(&worker.telemetry.pings.echoed);
                     if std::mem::take(&mut missing) {
-                        worker.note_missing(tunnel, false);
+                        worker.with(|machine, _| machine.on_missing(tunnel, false));
                     }
                 }
                 PingAction::Missed => {
-                    increase(&worker.pings.missed);
+                    increase(&worker.telemetry.pings.missed);
                     if !std::mem::replace(&mut missing, true) {
-                        worker.note_missing(tunnel, true);
+                        worker.with(|machine, _| machine.on_missing(tunnel, true));
                     }
                 }
                 PingAction::HandOff => return Idle::Wanted(Waiting { first, more }),
@@ -196,9 +181,9 @@ async fn idle<N: Network>(
         }
         tokio::select! {
             biased;
-            () = worker.stop.wait() => return Idle::Closed(CloseReason::Shutdown),
+            () = worker.signals.stop.wait() => return Idle::Closed(CloseReason::Shutdown),
             // Nothing runs on it.
-            () = orders.superseded() => return Idle::Closed(CloseReason::Superseded),
+            () = commands.superseded() => return Idle::Closed(CloseReason::Superseded),
             read = stream.read(&mut bytes) => match read {
                 Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
                 Ok(n) => pinger.on_bytes(worker.clock.now(), &bytes[..n]),
@@ -209,7 +194,7 @@ async fn idle<N: Network>(
                 pinger.hand_off(worker.clock.now());
             }
             // A goodbye is a word of HTTP/2.
-            () = orders.leave.wait(), if !leaving => {
+            () = commands.sent_away(), if !leaving => {
                 leaving = true;
                 pinger.hand_off(worker.clock.now());
             }
@@ -226,7 +211,7 @@ async fn active<N: Network>(
     tunnel: TunnelId,
     stream: N::Stream,
     waiting: Waiting,
-    orders: &Orders,
+    commands: &Commands,
 ) -> CloseReason {
     let (stream, control) = TunnelIo::of_client(stream, worker.clock);
     let http2 = &worker.config.tunnels.http2;
@@ -234,7 +219,7 @@ async fn active<N: Network>(
     let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
         return CloseReason::HttpError;
     };
-    worker.tell_registry(|registry, now| registry.on_upgraded(now, tunnel));
+    worker.with(|machine, now| machine.on_upgraded(now, tunnel));
     let mut connection = Box::pin(connection);
     let mut dead = Box::pin(liveness::until_dead(worker.clock, http2, &control));
     let (ended, why) = tokio::select! {
@@ -246,8 +231,8 @@ async fn active<N: Network>(
                 reason(&error)
             }
         }),
-        () = worker.stop.wait() => return CloseReason::Shutdown,
-        () = orders.given_up.wait() => {
+        () = worker.signals.stop.wait() => return CloseReason::Shutdown,
+        () = commands.given_up.wait() => {
             control.cut();
             return CloseReason::Superseded;
         }
@@ -255,20 +240,25 @@ async fn active<N: Network>(
             control.cut();
             return CloseReason::HttpPing;
         }
-        () = orders.replaced.wait() => (false, CloseReason::Superseded),
+        () = commands.replaced.wait() => (false, CloseReason::Superseded),
         () = control.goaway() => (false, CloseReason::GoAway),
         () = follow_limits(worker, tunnel, &control) => (false, CloseReason::Drained),
         () = answer_claims(worker, tunnel, &sender, &control, waiting) => (false, CloseReason::Drained),
-        () = take_leave(worker, tunnel, &control, &orders.leave) => (false, CloseReason::Drained),
+        () = say_goodbye(&control, commands) => (false, CloseReason::Drained),
     };
     let why = if control.is_goaway() {
         CloseReason::GoAway
     } else {
         why
     };
+    if ended && why != CloseReason::GoAway {
+        // Nothing can end well any more: requests on it must find the tunnel closed, not draining.
+        control.cut();
+        return why;
+    }
     // Requests that come now must look for another tunnel.
     drop(sender);
-    worker.tell_registry(|registry, now| registry.on_draining(now, tunnel));
+    worker.with(|machine, now| machine.on_draining(now, tunnel));
     // Requests in flight may still end well, and the socket goes with the last one. The end that drains decides how long
     // that may take.
     let peer_decides = why == CloseReason::GoAway;
@@ -289,8 +279,8 @@ async fn active<N: Network>(
     tokio::select! {
         biased;
         () = rest => {}
-        () = worker.stop.wait() => {}
-        () = orders.given_up.wait() => {}
+        () = worker.signals.stop.wait() => {}
+        () = commands.given_up.wait() => {}
         () = &mut dead => {}
         () = patience => {}
     }
@@ -308,7 +298,7 @@ async fn follow_limits<N: Network>(
     loop {
         let limit = control.max_streams(known).await;
         known = Some(limit);
-        worker.tell_registry(|registry, _| registry.on_max_streams(tunnel, limit));
+        worker.with(|machine, now| machine.on_max_streams(now, tunnel, limit));
     }
 }
 
@@ -345,33 +335,23 @@ async fn answer_claims<N: Network>(
         }
     }
     later.into_iter().for_each(give);
-    worker.note_serving(tunnel, sender.clone());
-    worker.tell_others(|| Message::Serving(tunnel, sender.clone()));
+    worker.tunnels.serve(tunnel, sender.clone());
+    worker.send_others(|| Message::Serving(tunnel, sender.clone()));
     while let Some(claim) = more.recv().await {
         give(claim);
     }
     std::future::pending().await
 }
 
-/// Once told to: says goodbye, and lets the tunnel go after a while. If the whole process goes, its end is the tunnel's.
-///
-/// An initiator that is no Eddy may read nothing any more once it has read the goodbye (Envoy 1.40 swallows all frames, without
-/// a word): it is told at the end of the tunnel, when the HTTP/2 library says so itself.
-async fn take_leave<N: Network>(
-    worker: &Worker<N>,
-    tunnel: TunnelId,
-    control: &TunnelControl<<N::Stream as Stream>::Meter>,
-    leave: &Latch,
-) {
-    leave.wait().await;
-    if !worker.is_from_eddy(tunnel) {
-        return;
+/// Says goodbye when told to, and returns when the tunnel is to be let go.
+async fn say_goodbye<M: Meter>(control: &TunnelControl<M>, commands: &Commands) {
+    tokio::select! {
+        biased;
+        () = commands.let_go.wait() => return,
+        () = commands.say_goodbye.wait() => {}
     }
     control.send_goaway();
-    tokio::time::sleep(PATIENCE).await;
-    if worker.drain.is_set() {
-        std::future::pending().await
-    }
+    commands.let_go.wait().await;
 }
 
 fn reason(error: &hyper::Error) -> CloseReason {

@@ -1,54 +1,56 @@
-//! Requests that wait for somebody who was here moments ago. Only those who wait for an id are woken when it comes.
+//! Requests that wait. Only those that wait for an id are woken when it comes. How many may wait, the machine decides.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use eddy_core::identity::Identity;
 use tokio::sync::Notify;
 
-/// The requests of one worker that wait.
+/// The requests of one worker that wait for the same kind of thing.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
-    /// By the id that they wait for, be it a node's or a cluster's.
+    /// By the id of the node or cluster that they wait for.
     by_id: RefCell<BTreeMap<String, Rc<Notify>>>,
-    count: Cell<u32>,
 }
 
 /// One request's seat; given back when dropped.
 pub(super) struct Seat<'r> {
     room: &'r WaitingRoom,
     id: &'r str,
-    arrived: Rc<Notify>,
+    woken: Rc<Notify>,
 }
 
 impl WaitingRoom {
-    /// A seat for who waits for `id`, unless `max` are taken.
-    pub(super) fn enter<'r>(&'r self, id: &'r str, max: u32) -> Option<Seat<'r>> {
-        if self.count.get() >= max {
-            return None;
-        }
-        self.count.set(self.count.get() + 1);
+    /// A seat for a request that waits for `id`.
+    pub(super) fn enter<'r>(&'r self, id: &'r str) -> Seat<'r> {
         let mut by_id = self.by_id.borrow_mut();
-        let arrived = match by_id.get(id) {
-            Some(arrived) => Rc::clone(arrived),
+        let woken = match by_id.get(id) {
+            Some(woken) => Rc::clone(woken),
             None => Rc::clone(by_id.entry(id.to_owned()).or_default()),
         };
-        Some(Seat {
+        Seat {
             room: self,
             id,
-            arrived,
-        })
+            woken,
+        }
     }
 
-    /// A tunnel has come: all that wait for its node or cluster are woken.
-    pub(super) fn on_arrived(&self, identity: &Identity) {
+    /// Wakes all that wait for the node or cluster of an identity.
+    pub(super) fn wake_all(&self, identity: &Identity) {
         self.wake(identity, Notify::notify_waiters);
     }
 
-    /// A place on a tunnel is free: the first that waits for its node is woken, and the first for its cluster.
-    pub(super) fn on_place(&self, identity: &Identity) {
+    /// Wakes the first that waits for the node of an identity, and the first that waits for its cluster.
+    pub(super) fn wake_one(&self, identity: &Identity) {
         self.wake(identity, Notify::notify_one);
+    }
+
+    /// Wakes the first that waits for an id.
+    pub(super) fn wake_next(&self, id: &str) {
+        if let Some(woken) = self.by_id.borrow().get(id) {
+            woken.notify_one();
+        }
     }
 
     fn wake(&self, identity: &Identity, wake: impl Fn(&Notify)) {
@@ -57,25 +59,24 @@ impl WaitingRoom {
             return;
         }
         for id in [identity.node.as_str(), identity.cluster.as_str()] {
-            if let Some(arrived) = by_id.get(id) {
-                wake(arrived);
+            if let Some(woken) = by_id.get(id) {
+                wake(woken);
             }
         }
     }
 }
 
 impl Seat<'_> {
-    /// Waits for the next tunnel of the id.
-    pub(super) async fn arrival(&self) {
-        self.arrived.notified().await;
+    /// Waits until the request is woken.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.room.count.set(self.room.count.get() - 1);
-        // The room's own and this one: nobody else waits for the id.
-        if Rc::strong_count(&self.arrived) == 2 {
+        // The room's own and this one: no other request waits for the id.
+        if Rc::strong_count(&self.woken) == 2 {
             self.room.by_id.borrow_mut().remove(self.id);
         }
     }
@@ -86,17 +87,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_bounded_and_given_back() {
+    fn an_id_is_forgotten_with_its_last_request() {
         let room = WaitingRoom::default();
-        let first = room.enter("edge", 2);
-        let second = room.enter("edge", 2);
-        assert!(first.is_some() && second.is_some());
-        assert!(room.enter("other", 2).is_none());
+        let (first, second) = (room.enter("edge"), room.enter("edge"));
         drop(first);
-        assert_eq!(room.by_id.borrow().len(), 1, "somebody still waits");
+        assert_eq!(room.by_id.borrow().len(), 1, "the second request still waits");
         drop(second);
         assert!(room.by_id.borrow().is_empty());
-        assert!(room.enter("other", 1).is_some());
-        assert!(room.enter("other", 0).is_none());
     }
 }
