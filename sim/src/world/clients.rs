@@ -13,11 +13,12 @@ use hyper::Request as HttpRequest;
 use hyper::header::{CONTENT_LENGTH, HOST};
 
 use super::connections::Sender;
-use super::ledger::{Ledger, Outcome, Request};
 use super::upload::Upload;
 use super::{ANSWER_BYTES, ANSWERED_BY, CLUSTER_HEADER, NODE_HEADER, REQUEST_ID};
 use crate::fabric::{ProcessId, SimNetwork, now};
 use crate::journal::{Journal, What};
+use crate::ledger::Ledger;
+use crate::request::{Outcome, Request};
 use crate::scenario::{CLIENTS, Pace, Reading, Target, Workload};
 
 /// Eddy's own word on why it answered itself.
