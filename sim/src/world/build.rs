@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::clients::Clients;
 use super::conduct::Conduct;
+use super::connections::Connections;
 use super::variation::Variation;
 use super::{World, machines, process};
 use crate::fabric::{Conditions, Fabric, ProcessId, SimNetwork};
@@ -76,15 +77,14 @@ impl<'s> World<'s> {
             (at, process.name.clone())
         });
         let clients = Clients {
-            net: SimNetwork::new(
+            connections: Connections::new(SimNetwork::new(
                 fabric.clone(),
                 machines::clients_id(scenario),
                 addresses[SERVICES],
-            ),
+            )),
             ledger: Rc::clone(&ledger),
             journal: journal.clone(),
             egress: egress.collect(),
-            shared: RefCell::default(),
             rng: RefCell::new(rng.fork()),
         };
         let (probes, asked) = mpsc::unbounded_channel();

@@ -123,7 +123,8 @@ pub(super) fn add_clients(
             let Some((mut clients, mut asked)) = start else {
                 return Ok(());
             };
-            clients.net = clients.net.at(turmoil::lookup(CLIENTS));
+            let net = &mut clients.connections.net;
+            *net = net.at(turmoil::lookup(CLIENTS));
             let clients = Rc::new(clients);
             for (index, workload) in workload.into_iter().enumerate() {
                 tokio::task::spawn_local(clients::run(Rc::clone(&clients), index, workload, shake));
