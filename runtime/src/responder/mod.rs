@@ -5,6 +5,7 @@
 //! other what opened, drains and closed through their mailboxes; a request looks only at its own worker's.
 
 mod accept;
+mod client;
 mod client_load;
 mod directory;
 mod egress;

@@ -17,8 +17,8 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 
+use super::client::Client;
 use super::client_load::{ClientLoad, InFlight};
-use super::egress::Client;
 use super::{Claim, Link, Sender, Worker};
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
