@@ -18,3 +18,4 @@ pub mod overview;
 pub mod record;
 pub mod report;
 pub mod responder;
+pub mod selection;

@@ -4,7 +4,7 @@ use hyper::{StatusCode, Uri};
 
 use super::{Admin, Answer, Role, plain, query};
 use crate::net::Network;
-use crate::responder::Selection;
+use crate::selection::Selection;
 
 const ALLOWED: &str = "ask for ?node=ID, ?cluster=ID, ?tenant=ID, ?tunnel=ID or several of them, or for none to end the process";
 

@@ -43,7 +43,7 @@ use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueues;
 use crate::report::{Ask, Phase, Report};
-use crate::responder::Selection;
+use crate::selection::Selection;
 
 /// What a worker is told.
 pub(crate) enum Message {

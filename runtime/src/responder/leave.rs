@@ -15,9 +15,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use eddy_core::identity::{Identity, TunnelId};
-
-use super::{Message, Worker};
+use super::{Message, Selection, Worker};
 use crate::net::Network;
 
 /// How long a tunnel that was told to go is still used where nothing else is: its replacement takes a dial, and where
@@ -36,30 +34,6 @@ pub(super) enum Whom {
     Movers,
     /// All.
     All,
-}
-
-/// The tunnels that an operator means; what is not said means all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Those of this node.
-    pub node: Option<String>,
-    /// Those of this cluster.
-    pub cluster: Option<String>,
-    /// Those of this tenant.
-    pub tenant: Option<String>,
-    /// This one.
-    pub tunnel: Option<String>,
-}
-
-impl Selection {
-    /// Whether it means a tunnel.
-    pub fn means(&self, tunnel: TunnelId, identity: &Identity) -> bool {
-        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-        fits(&self.node, identity.node.as_str())
-            && fits(&self.cluster, identity.cluster.as_str())
-            && fits(&self.tenant, identity.tenant.as_str())
-            && self.tunnel.as_ref().is_none_or(|id| *id == tunnel.to_string())
-    }
 }
 
 impl<N: Network> Worker<N> {
@@ -140,7 +114,7 @@ impl<N: Network> Worker<N> {
 
 #[cfg(test)]
 mod tests {
-    use eddy_core::identity::{ClusterId, NodeId, TenantId, WorkerId};
+    use eddy_core::identity::{ClusterId, Identity, NodeId, TenantId, TunnelId, WorkerId};
 
     use super::*;
 

@@ -55,10 +55,10 @@ use crate::latch::{Crowd, Latch, Present};
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::report::{Ask, Asked, Report};
+use crate::selection::Selection;
 
 use self::client_load::ClientLoads;
 use self::explain::Choice;
-pub use self::leave::Selection;
 use self::leave::Whom;
 use self::pending::PendingHandshakes;
 use self::refusals::Refusals;

@@ -18,7 +18,8 @@ use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::Network;
 use eddy_runtime::report::Ask;
-use eddy_runtime::responder::{Selection, Start};
+use eddy_runtime::responder::Start;
+use eddy_runtime::selection::Selection;
 use eddy_runtime::{initiator, responder};
 use tokio::task::{JoinHandle, LocalSet};
 
