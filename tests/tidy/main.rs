@@ -1,5 +1,8 @@
 //! What clippy cannot say about the sources.
 
+mod imports;
+mod source;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
