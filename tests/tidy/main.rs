@@ -1,5 +1,6 @@
 //! What clippy cannot say about the sources.
 
+mod citations;
 mod imports;
 mod source;
 
