@@ -58,6 +58,16 @@ fn no_file_is_longer_than_a_reader_s_patience() {
     }
 }
 
+/// A fork of a copy does not advance the original, whose next fork draws the same numbers.
+#[test]
+fn no_copy_of_a_generator_is_forked() {
+    let fork = concat!(".clone()", ".fork()");
+    for (path, text) in everything() {
+        let code: String = text.split_whitespace().collect();
+        assert!(!code.contains(fork), "{} has a {fork}", path.display());
+    }
+}
+
 /// Tasks that leave their worker would need locks; threads are the binary's.
 #[test]
 fn the_runtime_has_no_lock_of_its_own() {

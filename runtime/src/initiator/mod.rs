@@ -255,7 +255,6 @@ impl<N: Network> Worker<N> {
         nonce: u64,
         stale: mpsc::UnboundedSender<ClusterName>,
     ) -> Self {
-        let ids = rng.clone().fork();
         let dial = &config.dial;
         let policy = DialerPolicy {
             backoff: BackoffPolicy {
@@ -276,6 +275,7 @@ impl<N: Network> Worker<N> {
             dialer: Dialer::new(policy, rng.fork()),
         });
         let lanes = RefCell::new(lanes.collect());
+        let ids = rng.fork();
         Self {
             id,
             routes: serve::routes(&net, &config, clock),

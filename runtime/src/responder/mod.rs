@@ -320,6 +320,8 @@ impl<N: Network> Worker<N> {
         others: Vec<Option<mpsc::UnboundedSender<Message<N>>>>,
         began: Instant,
     ) -> Self {
+        // No fork of `rng` draws the same numbers, and the forks stay as they are.
+        let ids = Rng::from_seed(!rng.clone().next_u64());
         let isolation = config.tunnels.tenant_isolation;
         let foreign_clients = Crowd::default();
         let tunnel_doors = Crowd::default();
@@ -346,7 +348,7 @@ impl<N: Network> Worker<N> {
             key_headers: host_id.iter().filter_map(|h| header(&h.name)).collect(),
             tenant_header: config.egress.tenant.as_ref().and_then(header),
             routes: Prefixes::new(config.egress.routes.iter().map(|r| (r.prefix.clone(), r.clone()))),
-            rng: RefCell::new(rng.clone()),
+            rng: RefCell::new(rng),
             registry: RefCell::new(Registry::new(id, config.workers)),
             cache: RefCell::new(
                 Cache::new(id, config.tunnels.http2.max_streams, isolation).one_of(config.workers),
@@ -366,7 +368,7 @@ impl<N: Network> Worker<N> {
             left: Notify::new(),
             tunnels: Crowd::default(),
             others,
-            http: Counters::new(Hop::Egress, clock, rng.clone().fork()),
+            http: Counters::new(Hop::Egress, clock, ids),
             timings: RefCell::new(Timings::of_these([
                 Timing::Handshake,
                 Timing::Lifetime,
