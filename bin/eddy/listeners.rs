@@ -9,7 +9,7 @@ use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::{Start, StartError};
 
-use crate::process::Failure;
+use crate::failure::Failure;
 
 type Listener = <OsNetwork as Network>::Listener;
 

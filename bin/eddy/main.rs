@@ -2,6 +2,7 @@
 
 mod access_log;
 mod cli;
+mod failure;
 mod listeners;
 mod log_writer;
 mod logging;
@@ -10,6 +11,7 @@ mod otlp;
 mod process;
 mod sandbox;
 mod signals;
+mod sinks;
 mod writers;
 
 use std::io::Write;
@@ -20,9 +22,9 @@ use eddy_runtime::config::Config;
 use eddy_runtime::responder::Start;
 
 use cli::{Cli, Command};
+use failure::Failure;
 use log_writer::LogWriter;
 use logging::Wish;
-use process::Failure;
 
 /// Gives memory back to the system after a storm, which glibc's allocator does not (docs/decisions/013).
 #[global_allocator]

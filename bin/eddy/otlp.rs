@@ -20,7 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::net::TcpStream;
 
-use crate::writers::Telling;
+use crate::sinks::Sinks;
 
 /// How many spans are sent at once at most.
 const BATCH: usize = 512;
@@ -32,10 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What sends spans.
-pub(crate) fn exporter(
-    config: &TracesConfig,
-    telling: &Telling<'_>,
-) -> Result<SpanExporter, ExporterBuildError> {
+pub(crate) fn exporter(config: &TracesConfig, sinks: &Sinks<'_>) -> Result<SpanExporter, ExporterBuildError> {
     let mut exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Collector)
@@ -45,9 +42,9 @@ pub(crate) fn exporter(
     let resource = Resource::builder_empty().with_attributes([
         KeyValue::new("service.name", "eddy"),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", telling.node.id.to_string()),
-        KeyValue::new("eddy.role", telling.role),
-        KeyValue::new("eddy.cluster", telling.node.cluster.to_string()),
+        KeyValue::new("service.instance.id", sinks.node.id.to_string()),
+        KeyValue::new("eddy.role", sinks.role),
+        KeyValue::new("eddy.cluster", sinks.node.cluster.to_string()),
     ]);
     exporter.set_resource(&resource.build());
     Ok(exporter)

@@ -1,115 +1,29 @@
 //! Threads and signals: one thread per worker, and one for the admin and everything else.
 
 use std::cell::Cell;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use eddy_runtime::admin::{self, Admin, Logging, Role};
 use eddy_runtime::clock::Clock;
-use eddy_runtime::config::{Config, ConfigError, InitiatorConfig, ResponderConfig};
+use eddy_runtime::config::{Config, InitiatorConfig, ResponderConfig};
 use eddy_runtime::hello::{self, Hello};
 use eddy_runtime::net::Network;
 use eddy_runtime::net::os::OsNetwork;
-use eddy_runtime::responder::{Start, StartError};
+use eddy_runtime::responder::Start;
 use eddy_runtime::{initiator as initiating, responder as responding};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::failure::{Failure, system};
 use crate::listeners::{self, Opening, listen};
-use crate::logging::{LogError, Wish};
+use crate::logging::Wish;
 use crate::signals::{Reopen, Signals};
-use crate::writers::{Telling, Writers};
-
-/// Why a command ended badly.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The configuration is wrong.
-    Config(ConfigError),
-    /// The configuration is another role's.
-    Role {
-        file: PathBuf,
-        is: &'static str,
-        wanted: &'static str,
-    },
-    /// A listener could not be opened.
-    Start(StartError),
-    /// The operating system refused something else that a process needs.
-    System { what: &'static str, source: io::Error },
-    /// There is no log.
-    Log(LogError),
-    /// Spans cannot be sent.
-    Traces(String),
-    /// The access log cannot be opened.
-    AccessLog { file: String, source: io::Error },
-    /// Standard output is closed.
-    Output(io::Error),
-    /// A worker ended that should not have.
-    Worker(String),
-}
-
-impl Failure {
-    /// Whether the user's input is at fault.
-    pub(crate) const fn is_wrong_input(&self) -> bool {
-        matches!(
-            self,
-            Self::Config(_) | Self::Role { .. } | Self::Log(_) | Self::Traces(_)
-        )
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Role { file, is, wanted } => {
-                let file = file.display();
-                let article = if *is == "initiator" { "an" } else { "a" };
-                write!(
-                    f,
-                    "{file}: this is the configuration of {article} {is}; start it with `eddy {is} -c {file}`, or give `eddy {wanted}` its own"
-                )
-            }
-            Self::Start(error) => error.fmt(f),
-            Self::System { what, source } => write!(f, "{what}: {source}"),
-            Self::Log(error) => error.fmt(f),
-            Self::Traces(why) => write!(f, "traces.otlp: {why}"),
-            Self::AccessLog { file, source } => {
-                write!(f, "access_log.file: cannot write to {file}: {source}")
-            }
-            Self::Output(source) => write!(f, "cannot write to standard output: {source}"),
-            Self::Worker(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<LogError> for Failure {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        Self::Start(error)
-    }
-}
-
-pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
-    move |source| Failure::System { what, source }
-}
+use crate::sinks::Sinks;
+use crate::writers::Writers;
 
 /// Runs a future on this thread, with tasks that stay on it.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
@@ -235,7 +149,7 @@ pub(crate) async fn start_responder(
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Responder(config.clone()).effective();
     let (clock, admin_at) = (Clock::start(), config.admin.clone());
-    let records = threads.writers.start(&Telling {
+    let records = threads.writers.start(&Sinks {
         role: "responder",
         node: &config.node,
         access_log: config.access_log.as_ref(),
@@ -286,7 +200,7 @@ pub(crate) async fn start_initiator(
         Some(api) => Some(Opening::start("api.listen", api.listen, start).await?),
         None => None,
     };
-    let records = threads.writers.start(&Telling {
+    let records = threads.writers.start(&Sinks {
         role: "initiator",
         node: &config.node,
         access_log: config.access_log.as_ref(),

@@ -12,8 +12,9 @@ use eddy_runtime::net::os::OsNetwork;
 use eddy_runtime::net::{Network, Sharing};
 use eddy_runtime::responder::Start;
 
+use crate::failure::Failure;
 use crate::logging::Wish;
-use crate::process::{self, Failure, Threads};
+use crate::process::{self, Threads};
 use crate::signals::Signals;
 
 /// The seed's ports, moved by an offset.

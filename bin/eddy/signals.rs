@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::process::{Failure, system};
+use crate::failure::{Failure, system};
 
 /// A request to reopen log files, from SIGHUP to the threads that write them. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -2,25 +2,16 @@
 
 use std::time::Duration;
 
-use eddy_runtime::config::{AccessLogConfig, NodeConfig, TracesConfig};
+use eddy_runtime::config::TracesConfig;
 use eddy_runtime::record::RecordQueues;
 use tokio::sync::oneshot;
 
 use crate::access_log::AccessLog;
+use crate::failure::{Failure, system};
 #[cfg(feature = "otlp")]
 use crate::otlp;
-use crate::process::{Failure, system};
 use crate::signals::Reopen;
-
-/// What is to be told, and by whom.
-pub(crate) struct Telling<'a> {
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "spans say it"))]
-    pub(crate) role: &'static str,
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "spans say it"))]
-    pub(crate) node: &'a NodeConfig,
-    pub(crate) access_log: Option<&'a AccessLogConfig>,
-    pub(crate) traces: Option<&'a TracesConfig>,
-}
+use crate::sinks::Sinks;
 
 /// How long what is left may take to be written once all workers have ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -47,9 +38,9 @@ impl Writers {
     }
 
     /// Starts what is wanted; says where the workers put what they tell.
-    pub(crate) fn start(&mut self, telling: &Telling<'_>) -> Result<RecordQueues, Failure> {
+    pub(crate) fn start(&mut self, sinks: &Sinks<'_>) -> Result<RecordQueues, Failure> {
         let mut queues = RecordQueues::default();
-        if let Some(config) = telling.access_log {
+        if let Some(config) = sinks.access_log {
             let log = AccessLog::open(config).map_err(|source| Failure::AccessLog {
                 file: config.file.clone(),
                 source,
@@ -58,10 +49,10 @@ impl Writers {
             let reopen = self.reopen.clone();
             self.spawn("access_log", move || log.write(&records, &reopen))?;
         }
-        can_send(telling.traces)?;
+        can_send(sinks.traces)?;
         #[cfg(feature = "otlp")]
-        if let Some(config) = telling.traces {
-            let exporter = otlp::exporter(config, telling);
+        if let Some(config) = sinks.traces {
+            let exporter = otlp::exporter(config, sinks);
             let exporter = exporter.map_err(|error| Failure::Traces(error.to_string()))?;
             let records = queues.open_traces();
             self.spawn("otlp", move || {

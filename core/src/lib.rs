@@ -32,6 +32,7 @@ pub mod registry;
 pub mod responder;
 pub mod rng;
 pub mod router;
+pub mod selection;
 pub mod shared_socket;
 pub mod stats;
 pub mod time;

@@ -10,6 +10,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::http::query::{Parameters, parameters};
+
 /// The path, on the responder's tunnel port and on the initiator's API port.
 pub(crate) const PATH: &str = "/reverse_connections";
 
@@ -45,7 +47,7 @@ fn refuse(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 /// Answers a request for [`PATH`], and refuses any other.
 fn answer<B>(
     request: &Request<B>,
-    answer: impl FnOnce(BTreeMap<&str, &str>) -> Response<Full<Bytes>>,
+    answer: impl FnOnce(&Parameters<'_>) -> Response<Full<Bytes>>,
 ) -> Response<Full<Bytes>> {
     if request.uri().path() != PATH {
         return refuse(StatusCode::NOT_FOUND, "only /reverse_connections is here\n");
@@ -53,7 +55,7 @@ fn answer<B>(
     if *request.method() != Method::GET {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
     }
-    answer(crate::admin::query(request.uri()))
+    answer(&parameters(request.uri()))
 }
 
 /// A responder's answer: the nodes that it accepted, or how many tunnels one node or cluster has.
@@ -72,10 +74,10 @@ pub(crate) fn of_responder<B>(
     };
     answer(request, |query| {
         if let Some(node) = query.get("node_id") {
-            return count(&|identity| identity.node.as_str() == *node);
+            return count(&|identity| identity.node.as_str() == node);
         }
         if let Some(cluster) = query.get("cluster_id") {
-            return count(&|identity| identity.cluster.as_str() == *cluster);
+            return count(&|identity| identity.cluster.as_str() == cluster);
         }
         let accepted = identities.keys().map(|identity| identity.node.as_str()).collect();
         json(&Connections {
@@ -93,7 +95,7 @@ pub(crate) fn of_initiator<B>(
     answer(request, |query| {
         if let Some(cluster) = query.get("cluster_id").or_else(|| query.get("node_id")) {
             return json(&Available {
-                available_connections: clusters.get(*cluster).copied().unwrap_or(0),
+                available_connections: clusters.get(&**cluster).copied().unwrap_or(0),
             });
         }
         let up = clusters.iter().filter(|(_, tunnels)| **tunnels > 0);
@@ -119,7 +121,12 @@ mod tests {
                 node: NodeId::parse(node).unwrap(),
             })
         };
-        let identities = BTreeMap::from([(who("c", "b"), 2), (who("c", "a"), 1), (who("d", "a"), 1)]);
+        let identities = BTreeMap::from([
+            (who("c", "b"), 2),
+            (who("c", "a"), 1),
+            (who("d", "a"), 1),
+            (who("d", "a b:c"), 4),
+        ]);
         read(of_responder(&Request::get(uri).body(()).unwrap(), &identities))
     }
 
@@ -137,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_responder_lists_its_nodes() {
-        let expected = "{\"accepted\":[\"a\",\"b\"],\"connected\":[]}";
+        let expected = "{\"accepted\":[\"a\",\"a b:c\",\"b\"],\"connected\":[]}";
         assert_eq!(responder("/reverse_connections"), (200, expected.to_owned()));
     }
 
@@ -147,6 +154,14 @@ mod tests {
         assert_eq!(responder("/reverse_connections?node_id=a"), answer(2));
         assert_eq!(responder("/reverse_connections?cluster_id=c"), answer(3));
         assert_eq!(responder("/reverse_connections?node_id=zzz"), answer(0));
+    }
+
+    #[test]
+    fn a_query_is_decoded() {
+        for id in ["a%20b:c", "a+b:c", "a+b%3Ac", "a%20b%3ac"] {
+            let answer = responder(&format!("/reverse_connections?node_id={id}")).1;
+            assert_eq!(answer, "{\"available_connections\":4}", "{id}");
+        }
     }
 
     #[test]

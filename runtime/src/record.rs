@@ -244,10 +244,10 @@ impl Recorder {
         let id = headers.entry(REQUEST_ID).or_insert_with(|| self.new_id());
         // No two are alike: in HPACK's table each would push out one that comes again (RFC 7541, section 7.1.3).
         id.set_sensitive(true);
-        let id = id.clone();
         if self.records.access_log.is_none() && self.records.traces.is_none() {
             return None;
         }
+        let request_id = cut(&String::from_utf8_lossy(id.as_bytes()));
         let span = match self.records.traces {
             Some(_) => self.continue_trace(headers),
             None => None,
@@ -256,7 +256,7 @@ impl Recorder {
             hop: self.hop,
             began: wall(),
             took: Duration::ZERO,
-            request_id: cut(&String::from_utf8_lossy(id.as_bytes())),
+            request_id,
             method: cut(request.method().as_str()),
             path: cut(request.uri().path()),
             peer: peer.to_string(),

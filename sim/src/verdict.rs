@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::fabric::ProcessId;
+use crate::request::{Outcome, Request};
 use crate::scenario::{Fact, Measure, Scenario};
-use crate::world::{Outcome, Request};
 
 /// One expectation, judged.
 #[derive(Clone, Debug)]

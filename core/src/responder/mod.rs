@@ -36,7 +36,6 @@ use crate::rng::Rng;
 use crate::time::{Deadline, Instant};
 
 use self::drain::Drain;
-pub use self::goodbye::Selection;
 pub use self::gossip::{Bug, Gossip, Listing};
 pub use self::handshake::Decision;
 pub use self::pick::{ClientShare, Expected, Pick, Wait};

@@ -14,6 +14,7 @@ use crate::cache::Ended;
 use crate::identity::{ClusterId, NodeId, TenantId};
 use crate::instance::{Berth, Instance};
 use crate::router::{Names, Refusal, RouteKey};
+use crate::selection::Selection;
 
 const DRAIN_DELAY: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -13,11 +13,10 @@ use eddy_core::handshake::{Parsed, Refusal};
 use eddy_core::identity::{TunnelId, WorkerId};
 use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
 use eddy_core::registry::{Introduction, Registry};
-use eddy_core::responder::{
-    Action, ClientShare, Command, Gossip, Pick, Responder as Machine, Selection, Settings,
-};
+use eddy_core::responder::{Action, ClientShare, Command, Gossip, Pick, Responder as Machine, Settings};
 use eddy_core::rng::Rng;
 use eddy_core::router::{Names, RouteKey};
+use eddy_core::selection::Selection;
 use eddy_core::time::Instant;
 use proptest::sample::Index;
 

@@ -2,9 +2,10 @@
 
 use hyper::{StatusCode, Uri};
 
-use super::{Admin, Answer, Role, plain, query};
+use super::{Admin, Answer, Role, plain};
+use crate::http::query::parameters;
 use crate::net::Network;
-use crate::responder::Selection;
+use eddy_core::selection::Selection;
 
 const ALLOWED: &str = "ask for ?node=ID, ?cluster=ID, ?tenant=ID, ?tunnel=ID or several of them, or for none to end the process";
 
@@ -30,8 +31,8 @@ pub(super) async fn answer<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
 
 fn read(uri: &Uri) -> Result<Selection, String> {
     let mut selection = Selection::default();
-    for (key, value) in query(uri) {
-        let slot = match key {
+    for (key, value) in parameters(uri) {
+        let slot = match &*key {
             "node" => &mut selection.node,
             "cluster" => &mut selection.cluster,
             "tenant" => &mut selection.tenant,
@@ -41,7 +42,7 @@ fn read(uri: &Uri) -> Result<Selection, String> {
         if value.is_empty() {
             return Err(format!("{key}: is empty; {ALLOWED}"));
         }
-        *slot = Some(super::text::percent_decoded(value));
+        *slot = Some(value.into_owned());
     }
     Ok(selection)
 }

@@ -1,11 +1,11 @@
 //! `GET /explain`: why a node or cluster can be reached, or not, in one answer.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use eddy_core::router::Names;
 use serde::Serialize;
 
+use crate::http::query::Parameters;
 use crate::net::Network;
 use crate::report::{Ask, Asked, ClosedLine, HostLine, IdentityLine, TunnelLine};
 use crate::responder::explain::Choice;
@@ -31,12 +31,12 @@ pub(super) struct Explanation {
 }
 
 /// Reads `node`, `cluster` and `tenant`.
-pub(super) fn asked(query: &BTreeMap<&str, &str>) -> Result<Asked, String> {
+pub(super) fn asked(query: &Parameters<'_>) -> Result<Asked, String> {
     const FORM: &str = "ask for one of ?node=ID and ?cluster=ID, with &tenant=ID where tenants are kept apart, and \
         &format=text for text";
     if let Some(unknown) = query
         .keys()
-        .find(|key| !["node", "cluster", "tenant", "format"].contains(key))
+        .find(|key| !["node", "cluster", "tenant", "format"].contains(&&***key))
     {
         return Err(format!("{unknown}: no such parameter; {FORM}"));
     }
@@ -45,16 +45,14 @@ pub(super) fn asked(query: &BTreeMap<&str, &str>) -> Result<Asked, String> {
         (None, Some(cluster)) => (Names::Cluster, cluster),
         (Some(_), Some(_)) | (None, None) => return Err(FORM.to_owned()),
     };
-    match query.get("format") {
-        None | Some(&"json" | &"text") => {}
+    match query.get("format").map(|format| &**format) {
+        None | Some("json" | "text") => {}
         Some(other) => return Err(format!("format: {other:?} is unknown; allowed: json, text")),
     }
     Ok(Asked {
         names,
-        id: super::text::percent_decoded(id),
-        tenant: query
-            .get("tenant")
-            .map(|tenant| super::text::percent_decoded(tenant)),
+        id: id.to_string(),
+        tenant: query.get("tenant").map(ToString::to_string),
     })
 }
 

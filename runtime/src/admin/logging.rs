@@ -5,7 +5,8 @@ use std::fmt;
 
 use hyper::{Method, StatusCode, Uri};
 
-use super::{Admin, Answer, plain, query, text};
+use super::{Admin, Answer, plain};
+use crate::http::query::parameters;
 use crate::net::Network;
 use crate::record::Lost;
 
@@ -58,15 +59,15 @@ pub(super) fn answer<N: Network>(admin: &Admin<N>, method: &Method, uri: &Uri) -
         return plain(StatusCode::NOT_FOUND, "this process has no log of its own\n");
     };
     if *method == Method::POST {
-        let parameters = query(uri);
+        let parameters = parameters(uri);
         let wrong = |why: String| plain(StatusCode::BAD_REQUEST, format!("{why}; {FORM}\n"));
-        if let Some(unknown) = parameters.keys().find(|key| **key != "level") {
+        if let Some(unknown) = parameters.keys().find(|key| *key != "level") {
             return wrong(format!("{unknown}: no such parameter"));
         }
         let Some(level) = parameters.get("level").filter(|level| !level.is_empty()) else {
             return wrong("level: is missing".to_owned());
         };
-        let filter = text::percent_decoded(level);
+        let filter = level.to_string();
         let before = logging.filter.borrow().clone();
         if let Err(why) = logging.set(filter.clone()) {
             return wrong(format!("level: {filter}: {why}"));

@@ -33,6 +33,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{NodeConfig, StatsConfig};
+use crate::http::query::{parameters, parameters_with_plus};
 use crate::net::{BACKSTOP, Listener, Network, Stream};
 use crate::record::Lost;
 use crate::report::{Ask, ClosedLine, HostLine, IdentityLine, Report, TunnelLine, round};
@@ -216,18 +217,6 @@ async fn accept<L: Listener, A: 'static>(
     }
 }
 
-/// The parameters of a query; one without a value is the empty text.
-pub(crate) fn query(uri: &Uri) -> BTreeMap<&str, &str> {
-    let pairs = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .collect()
-}
-
 fn whole(text: impl Into<Bytes>) -> AdminBody {
     AdminBody::Whole(Full::new(text.into()))
 }
@@ -361,7 +350,7 @@ async fn admin_answer<N: Network>(admin: &Rc<Admin<N>>, request: &Request<Incomi
 }
 
 async fn stats<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
-    let query = match text::Query::parse(&query(uri)) {
+    let query = match text::Query::parse(&parameters_with_plus(uri.query().unwrap_or_default())) {
         Ok(query) => query,
         Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
@@ -410,13 +399,13 @@ fn identities(reports: &[Report]) -> BTreeMap<Arc<Identity>, u64> {
 }
 
 async fn explained<N: Network>(admin: &Admin<N>, uri: &Uri) -> Answer {
-    let query = query(uri);
+    let query = parameters(uri);
     let asked = match explain::asked(&query) {
         Ok(asked) => asked,
         Err(wrong) => return plain(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
     };
     let explanation = explain::explain(admin, &asked).await;
-    if query.get("format") == Some(&"text") {
+    if query.get("format").is_some_and(|format| format == "text") {
         plain(StatusCode::OK, explain::as_text(&explanation))
     } else {
         json(&explanation)

@@ -16,7 +16,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::body::AdminBody;
-use super::{Admin, Answer, NodeInfo, Role, json, plain, query, text};
+use super::{Admin, Answer, NodeInfo, Role, json, plain};
+use crate::http::query::parameters;
 use crate::net::Network;
 use crate::overview::{Event, Overview, PAGE, Requests, Row, Tunnels, Wanted};
 use crate::report::{HostLine, round};
@@ -118,9 +119,8 @@ fn quantile(durations: &Histogram, per_mille: u64) -> (Option<f64>, Option<f64>)
 fn wanted(uri: &Uri) -> Result<Wanted, String> {
     const FORM: &str = "allowed: ?search=TEXT, and &after=CURSOR as `next` of the page before says it";
     let mut wanted = Wanted::default();
-    for (key, value) in query(uri) {
-        let value = text::percent_decoded(&value.replace('+', " "));
-        match key {
+    for (key, value) in parameters(uri) {
+        match &*key {
             "search" => wanted.search = value.to_lowercase(),
             "after" if value.is_empty() => {}
             "after" => {

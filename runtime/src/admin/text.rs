@@ -1,11 +1,12 @@
 //! `/stats` as text, with Envoy's parameters.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use eddy_core::stats::Sheet;
 use regex_lite::Regex;
 use serde::Serialize;
+
+use crate::http::query::Parameters;
 
 /// What of the numbers is asked for.
 pub(super) struct Query {
@@ -59,24 +60,22 @@ impl fmt::Display for QueryError {
 }
 
 impl Query {
-    pub(super) fn parse(parameters: &BTreeMap<&str, &str>) -> Result<Self, QueryError> {
-        let filter = match parameters.get("filter") {
+    pub(super) fn parse(parameters: &Parameters<'_>) -> Result<Self, QueryError> {
+        let value = |name| parameters.get(name).map(|value| &**value);
+        let filter = match value("filter") {
             None => None,
-            Some(text) => {
-                let text = percent_decoded(text);
-                Some(Regex::new(&text).map_err(|error| QueryError::Filter(error.to_string()))?)
-            }
+            Some(text) => Some(Regex::new(text).map_err(|error| QueryError::Filter(error.to_string()))?),
         };
-        let hidden = match parameters.get("hidden") {
-            None | Some(&"exclude") => false,
-            Some(&"include") => true,
-            Some(other) => return Err(QueryError::Hidden((*other).to_owned())),
+        let hidden = match value("hidden") {
+            None | Some("exclude") => false,
+            Some("include") => true,
+            Some(other) => return Err(QueryError::Hidden(other.to_owned())),
         };
-        let format = match parameters.get("format") {
-            None | Some(&"text") => Format::Text,
-            Some(&"json") => Format::Json,
-            Some(&"prometheus") => Format::Prometheus,
-            Some(other) => return Err(QueryError::Format((*other).to_owned())),
+        let format = match value("format") {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some("prometheus") => Format::Prometheus,
+            Some(other) => return Err(QueryError::Format(other.to_owned())),
         };
         Ok(Self {
             filter,
@@ -107,25 +106,10 @@ impl Query {
     }
 }
 
-/// RFC 3986, section 2.1; what is no escape stays as it is.
-pub(super) fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = bytes.get(at..at + 3).filter(|e| e[0] == b'%').and_then(|e| {
-            let digits = std::str::from_utf8(&e[1..]).ok()?;
-            u8::from_str_radix(digits, 16).ok()
-        });
-        decoded.push(escaped.unwrap_or(bytes[at]));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::query::parameters_with_plus;
     use eddy_core::identity::NodeId;
     use eddy_core::stats::Name;
 
@@ -134,8 +118,7 @@ mod tests {
         sheet.add(Name::NodeTunnels(None, NodeId::parse("a").unwrap()), 1);
         sheet.add(Name::Opened, 0);
         sheet.add(Name::TotalNodes(eddy_core::identity::WorkerId(0)), 1);
-        let uri = format!("/stats?{query}").parse().unwrap();
-        let query = Query::parse(&super::super::query(&uri)).map_err(|e| e.to_string())?;
+        let query = Query::parse(&parameters_with_plus(query)).map_err(|e| e.to_string())?;
         Ok(query.render(&sheet, "p"))
     }
 
@@ -155,6 +138,10 @@ mod tests {
             render("filter=%5Ereverse.*opened$").unwrap(),
             "reverse_tunnel.opened: 0\n"
         );
+        assert_eq!(
+            render("filter=reverse.+opened").unwrap(),
+            "reverse_tunnel.opened: 0\n"
+        );
         assert_eq!(render("filter=zzz").unwrap(), "");
     }
 
@@ -169,10 +156,5 @@ mod tests {
             render("hidden=yes").unwrap_err(),
             "hidden: \"yes\" is unknown; allowed: include, exclude"
         );
-    }
-
-    #[test]
-    fn what_is_no_escape_stays() {
-        assert_eq!(percent_decoded("100%25%zz%"), "100%%zz%");
     }
 }

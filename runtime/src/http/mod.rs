@@ -7,6 +7,7 @@ pub(crate) mod heads;
 pub(crate) mod hygiene;
 pub(crate) mod limits;
 pub(crate) mod liveness;
+pub(crate) mod query;
 
 use std::future::Future;
 use std::io::ErrorKind;

@@ -27,6 +27,7 @@ use eddy_core::identity::{ClusterName, Identity, TunnelId, WorkerId};
 use eddy_core::instance::{self, Instance};
 use eddy_core::rng::Rng;
 use eddy_core::router::Prefixes;
+use eddy_core::selection::Selection;
 use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::stats::Hop;
 use eddy_core::time::{Deadline, Instant};
@@ -43,7 +44,6 @@ use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueues;
 use crate::report::{Ask, Phase, Report};
-use crate::responder::Selection;
 
 /// What a worker is told.
 pub(crate) enum Message {
@@ -255,7 +255,6 @@ impl<N: Network> Worker<N> {
         nonce: u64,
         stale: mpsc::UnboundedSender<ClusterName>,
     ) -> Self {
-        let ids = rng.clone().fork();
         let dial = &config.dial;
         let policy = DialerPolicy {
             backoff: BackoffPolicy {
@@ -276,6 +275,7 @@ impl<N: Network> Worker<N> {
             dialer: Dialer::new(policy, rng.fork()),
         });
         let lanes = RefCell::new(lanes.collect());
+        let ids = rng.fork();
         Self {
             id,
             routes: serve::routes(&net, &config, clock),

@@ -10,13 +10,13 @@ use eddy_core::responder::Responder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::client_load::ClientLoad;
+use super::client::Client;
 use super::proxy;
 use super::worker::Worker;
 use crate::http::HEAD_TIMEOUT;
 use crate::limited_log::LimitedLog;
 use crate::net::counted::Counted;
-use crate::net::{Listener, Meter, Network, Stream};
+use crate::net::{Listener, Network, Stream};
 
 /// A pause where accepting fails because something has run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -62,31 +62,14 @@ pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, listener: N::Listener
     }
 }
 
-/// The client of a connection.
-pub(super) struct Client<N: Network> {
-    pub(super) address: SocketAddr,
-    pub(super) load: ClientLoad,
-    meter: <N::Stream as Stream>::Meter,
-}
-
-impl<N: Network> Client<N> {
-    /// Whether it has closed its connection, also if bytes in front of that are still to be read.
-    pub(super) fn is_gone(&self) -> bool {
-        self.meter.is_peer_closed()
-    }
-}
-
 async fn client<N: Network>(
     worker: Rc<Worker<N>>,
     stream: N::Stream,
     peer: SocketAddr,
     _present: Presence<N>,
 ) {
-    let client = Rc::new(Client {
-        address: peer,
-        load: worker.clients.loads.of(peer.ip()),
-        meter: stream.meter(),
-    });
+    let load = worker.clients.loads.of(peer.ip());
+    let client = Rc::new(Client::new(peer, load, stream.meter()));
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::proxy(worker, request, client).await) }

@@ -5,9 +5,11 @@
 //! other what opened, drains and closed through their mailboxes; a request looks only at its own worker's.
 
 mod accept;
+mod client;
 mod client_load;
 mod egress;
 pub mod explain;
+mod inbox;
 mod overview;
 mod pending;
 mod proxy;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::registry::Introduction;
 use eddy_core::responder::Gossip;
-pub use eddy_core::responder::Selection;
+use eddy_core::selection::Selection;
 use eddy_core::time::Instant;
 use tokio::sync::oneshot;
 
@@ -107,7 +109,10 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     loop {
         tokio::select! {
             biased;
-            Some(message) = mailbox.recv() => worker.apply(message),
+            message = mailbox.recv() => match message {
+                Some(message) => worker.apply(message),
+                None => return Ok(()),
+            },
             () = worker.signals.stop.wait() => return Ok(()),
             () = worker.deadline() => worker.with(|machine, now| machine.handle_timeout(now)),
             () = &mut successor => {}

@@ -17,8 +17,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
+use super::client::Client;
 use super::client_load::{ClientLoad, Counted};
-use super::egress::Client;
 use super::worker::Worker;
 use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use eddy_core::identity::{Identity, WorkerId};
 use eddy_core::rng::Rng;
+use eddy_core::selection::Selection;
 use eddy_core::time::Instant;
 use tokio::sync::mpsc;
 
+use super::Message;
 use super::explain::Choice;
-use super::{Message, Selection};
 use crate::clock::Clock;
 use crate::config::ResponderConfig;
 use crate::mailbox::ask_all;

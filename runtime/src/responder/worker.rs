@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use eddy_core::cache::Ended;
-use eddy_core::close::CloseReason;
 use eddy_core::handshake::Mode;
 use eddy_core::handshake::request::Demands;
 use eddy_core::identity::{TunnelId, WorkerId};
@@ -25,7 +24,7 @@ use super::pending::PendingHandshakes;
 use super::refusals::Refusals;
 use super::senders::{Claims, Tunnels};
 use super::waiting::WaitingRoom;
-use super::{Message, Newcomer, SUCCESSOR_LOOK, tunnel};
+use super::{Message, SUCCESSOR_LOOK};
 use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::counters::Counters;
@@ -315,49 +314,11 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    pub(super) fn apply(self: &Rc<Self>, message: Message<N>) {
-        match message {
-            Message::Adopt { stream, newcomer } => self.adopt(stream, newcomer),
-            Message::Gossip(gossip, introduced) => self.hear(&gossip, &introduced),
-            Message::Serving(tunnel, sender) => self.tunnels.serve(tunnel, sender),
-            // In each of these, the receiver of the answer may have gone.
-            Message::Report(ask, answer) => drop(answer.send(self.report(&ask))),
-            Message::Overview(wanted, answer) => drop(answer.send(self.overview(&wanted))),
-            Message::Requests(whose, answer) => {
-                let machine = self.machine.borrow();
-                let counts = whose.iter().map(|identity| machine.requests_of(identity));
-                drop(answer.send(counts.collect()));
-            }
-            Message::Explain(asked, answer) => drop(answer.send(self.explain(&asked))),
-            Message::Drain => self.with(Responder::drain),
-            Message::SendAway(selection, answer) => {
-                let sent = self.with(|machine, now| machine.send_away_selected(now, &selection));
-                let _ = answer.send(sent);
-            }
-        }
-    }
-
-    fn hear(&self, gossip: &Gossip, introduced: &[(TunnelId, Claims)]) {
+    pub(super) fn hear(&self, gossip: &Gossip, introduced: &[(TunnelId, Claims)]) {
         tracing::trace!(worker = %self.id, ?gossip, "event");
         let now = self.clock.now();
         self.machine.borrow_mut().on_gossip(now, gossip);
         self.perform_all(introduced);
-    }
-
-    fn adopt(self: &Rc<Self>, parcel: N::Parcel, newcomer: Newcomer) {
-        let tunnel = newcomer.tunnel;
-        let identity = &newcomer.introduction.identity;
-        self.machine.borrow_mut().on_adopted(tunnel, identity);
-        match self.net.adopt(parcel) {
-            Ok(stream) => {
-                tokio::task::spawn_local(tunnel::run(Rc::clone(self), stream, newcomer));
-            }
-            Err(error) => {
-                tracing::warn!(%tunnel, %error, "cannot adopt a tunnel");
-                self.count_handshake("registration_failed");
-                self.with(|machine, now| machine.on_closed(now, tunnel, CloseReason::PeerReset));
-            }
-        }
     }
 
     pub(super) fn count_handshake(&self, outcome: &'static str) {

@@ -1,9 +1,8 @@
-//! What the kernel of one end knows of a connection, and what it can be told.
+//! What the kernel of one end knows of a connection.
 
 use eddy_runtime::net::Meter;
 
 use super::connection::End;
-use super::stream::SimStream;
 use super::{ConnectionId, Fabric, Side};
 
 /// What the kernel of one end knows of a connection, for as long as anybody holds it.
@@ -12,6 +11,12 @@ pub struct SimMeter {
     fabric: Fabric,
     id: ConnectionId,
     side: Side,
+}
+
+impl SimMeter {
+    pub(super) const fn new(fabric: Fabric, id: ConnectionId, side: Side) -> Self {
+        Self { fabric, id, side }
+    }
 }
 
 impl Meter for SimMeter {
@@ -24,25 +29,5 @@ impl Meter for SimMeter {
         let state = self.fabric.state();
         let connection = state.connections.get(&self.id);
         connection.is_none_or(|connection| matches!(connection.end(self.side.other()), End::Closed(_)))
-    }
-}
-
-impl SimStream {
-    /// Has the send buffer take at most so many bytes that have not been sent, as `TCP_NOTSENT_LOWAT` does. Without a limit
-    /// it takes as many as the window of the path.
-    pub fn limit_unsent_to(&self, bytes: u32) {
-        let mut state = self.fabric.state();
-        if let Some(connection) = state.connections.get_mut(&self.id) {
-            connection.flow(self.side).unsent_max = Some(bytes.into());
-        }
-    }
-
-    /// The account of this end's kernel; it stays valid while another owner has the stream.
-    pub fn account_of_kernel(&self) -> SimMeter {
-        SimMeter {
-            fabric: self.fabric.clone(),
-            id: self.id,
-            side: self.side,
-        }
     }
 }

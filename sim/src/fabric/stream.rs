@@ -73,6 +73,17 @@ impl SimStream {
         }
     }
 
+    /// Has the send buffer take at most so many bytes that have not been sent, as `TCP_NOTSENT_LOWAT` does. Without a limit
+    /// it takes as many as the window of the path.
+    pub fn limit_unsent_to(&self, bytes: u32) {
+        self.with(|connection| connection.flow(self.side).unsent_max = Some(bytes.into()));
+    }
+
+    /// The account of this end's kernel; it stays valid while another owner has the stream.
+    pub fn account_of_kernel(&self) -> SimMeter {
+        SimMeter::new(self.fabric.clone(), self.id, self.side)
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Connection) -> T) -> Option<T> {
         self.fabric.state().connections.get_mut(&self.id).map(look)
     }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Breach, Invariant, Oracle};
+use crate::claims::{Claims, Listed};
 use crate::scenario::Role;
-use crate::world::claims::{Claims, Listed};
-use crate::world::process::Slot;
+use crate::slot::Slot;
 
 impl Oracle {
     /// Compares what a responder lists, and each of its workers' copies, with the tunnels of the network. Nothing has

@@ -18,9 +18,9 @@ use eddy_runtime::config::Config;
 pub(crate) use self::disturbance::{Disturbances, Impediment};
 pub(crate) use self::tunnels::Tunnels;
 
+use crate::ledger::Ledger;
 use crate::scenario::{Noise, Process, Scenario};
-use crate::world::ledger::Ledger;
-use crate::world::process::Slot;
+use crate::slot::Slot;
 
 /// What a verdict may take beyond the times of the configuration: latency, a lost segment, a timer's jitter.
 const SLACK: Duration = Duration::from_secs(4);

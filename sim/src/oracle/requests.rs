@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Breach, Invariant, Oracle};
 use crate::fabric::ProcessId;
+use crate::request::{Outcome, Request};
 use crate::scenario::{CLIENTS, Target};
-use crate::world::ledger::{Outcome, Request};
 
 /// A tunnel that is up for so long must be known to every worker.
 const SETTLED: Duration = Duration::from_secs(2);

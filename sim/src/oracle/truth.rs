@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Breach, Invariant, Oracle};
+use crate::claims::Claims;
+use crate::request::Outcome;
 use crate::scenario::Role;
-use crate::world::claims::Claims;
-use crate::world::ledger::Outcome;
-use crate::world::process::Slot;
+use crate::slot::Slot;
 
 /// For so long nothing must have happened.
 const QUIET: Duration = Duration::from_secs(1);

@@ -4,13 +4,29 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::duration;
+use eddy_runtime::config::document::{Fault, Section, duration};
 
 fn form<T>(found: &str, rule: &'static str) -> Result<T, Problem> {
     Err(Problem::Form {
         found: found.to_owned(),
         rule,
     })
+}
+
+/// The keys of a host that are not for its role are refused.
+pub(super) fn refuse_keys(
+    host: &Section<'_>,
+    keys: &[&'static str],
+    name: &str,
+    rule: &'static str,
+) -> Result<(), Fault> {
+    match keys.iter().find_map(|key| host.find(key)) {
+        None => Ok(()),
+        Some(wrong) => Err(wrong.fault(Problem::Form {
+            found: name.to_owned(),
+            rule,
+        })),
+    }
 }
 
 /// Any text with something in it.

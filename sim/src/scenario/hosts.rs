@@ -19,7 +19,7 @@ const PACKS: u32 = 4;
 /// So many processes a scenario may have: each has a service with a port of its own.
 const PROCESSES_MAX: usize = 10_000;
 /// Where the services of initiators listen, the first of them.
-pub(super) const FIRST_SERVICE: u16 = 10_000;
+const FIRST_SERVICE: u16 = 10_000;
 
 const KEYS: &[&str] = &[
     "name", "role", "count", "workers", "config", "started", "node", "cluster", "tenant", "tunnels",
@@ -141,7 +141,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Process>, Fault> {
             let process = match kind {
                 Kind::Responder => responder(&item, &host, name, group.clone(), machine)?,
                 Kind::Initiator => initiator(&item, &host, name, group.clone(), machine, service)?,
-                Kind::Peer => peers::read(&item, &host, name, group.clone(), machine)?,
+                Kind::Peer => peer(&item, &host, name, group.clone(), machine)?,
             };
             processes.push(process);
         }
@@ -175,22 +175,6 @@ fn role(text: &str) -> Result<Kind, Problem> {
     }
 }
 
-/// The keys of a host that are not for its role are refused.
-pub(super) fn refuse(
-    host: &Section<'_>,
-    keys: &[&'static str],
-    name: &str,
-    rule: &'static str,
-) -> Result<(), Fault> {
-    match keys.iter().find_map(|key| host.find(key)) {
-        None => Ok(()),
-        Some(wrong) => Err(wrong.fault(Problem::Form {
-            found: name.to_owned(),
-            rule,
-        })),
-    }
-}
-
 fn responder(
     item: &Item<'_>,
     host: &Section<'_>,
@@ -198,7 +182,7 @@ fn responder(
     group: String,
     machine: String,
 ) -> Result<Process, Fault> {
-    refuse(
+    forms::refuse_keys(
         host,
         &["node", "cluster", "tenant", "tunnels"],
         &name,
@@ -233,8 +217,23 @@ fn initiator(
     dialer(item, host, name, group, machine, service)
 }
 
+fn peer(
+    item: &Item<'_>,
+    host: &Section<'_>,
+    name: String,
+    group: String,
+    machine: String,
+) -> Result<Process, Fault> {
+    let peer = peers::read(host, &name)?;
+    let mut process = dialer(item, host, name, group, machine, FIRST_SERVICE)?;
+    if let Role::Initiator { identity, .. } = process.role {
+        process.role = Role::Peer { identity, peer };
+    }
+    Ok(process)
+}
+
 /// An initiator, or a peer, which is configured as one as far as the observer needs that.
-pub(super) fn dialer(
+fn dialer(
     item: &Item<'_>,
     host: &Section<'_>,
     name: String,

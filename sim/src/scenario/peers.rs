@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use eddy_runtime::config::document::{Fault, Item, Section};
+use eddy_runtime::config::document::{Fault, Section};
 
-use super::hosts::{self, Process, Role};
+use super::forms;
 
 /// The keys that only peers have.
 const KEYS: [&str; 2] = ["streams", "takes"];
@@ -20,17 +20,11 @@ pub struct Peer {
     pub takes: Duration,
 }
 
-pub(super) fn read(
-    item: &Item<'_>,
-    host: &Section<'_>,
-    name: String,
-    group: String,
-    machine: String,
-) -> Result<Process, Fault> {
-    hosts::refuse(
+pub(super) fn read(host: &Section<'_>, name: &str) -> Result<Peer, Fault> {
+    forms::refuse_keys(
         host,
         &["config", "workers"],
-        &name,
+        name,
         "is a peer, which has no configuration of Eddy's and no workers",
     )?;
     let mut tunnels = Vec::new();
@@ -41,23 +35,15 @@ pub(super) fn read(
         Some(streams) => Some(streams.number(&(1..=10_000))?),
         None => None,
     };
-    let peer = Peer {
+    Ok(Peer {
         tunnels,
         streams,
         takes: host.duration("takes", Duration::ZERO, Duration::ZERO..=super::LONGEST)?,
-    };
-    let process = hosts::dialer(item, host, name, group, machine, hosts::FIRST_SERVICE)?;
-    let Role::Initiator { identity, .. } = process.role else {
-        return Ok(process);
-    };
-    Ok(Process {
-        role: Role::Peer { identity, peer },
-        ..process
     })
 }
 
 /// The keys of a peer are refused for other roles.
 pub(super) fn refuse(host: &Section<'_>, name: &str) -> Result<(), Fault> {
     let rule = "is not a peer; streams and takes are keys of a peer";
-    hosts::refuse(host, &KEYS, name, rule)
+    forms::refuse_keys(host, &KEYS, name, rule)
 }

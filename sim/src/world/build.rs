@@ -11,14 +11,15 @@ use tokio::sync::mpsc;
 
 use super::clients::Clients;
 use super::conduct::Conduct;
-use super::ledger::Ledger;
-use super::process::{Changes, Signal, Slot};
+use super::connections::Connections;
 use super::variation::Variation;
 use super::{World, machines, process};
 use crate::fabric::{Conditions, Fabric, ProcessId, SimNetwork};
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::oracle::{Impediment, Oracle};
 use crate::scenario::{CLIENTS, SERVICES, Scenario};
+use crate::slot::{Changes, Signal, Slot};
 
 /// 14 November 2023, so that no run depends on when it is made.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -53,23 +54,19 @@ impl<'s> World<'s> {
             .map(|process| Rc::new(Conduct::new(seed, process)))
             .collect();
         let look = process::look_every(scenario.processes.len());
-        let slots: Vec<_> = (0..)
+        let processes: Vec<_> = (0..)
             .map(ProcessId)
             .zip(&scenario.processes)
             .map(|(id, process)| {
-                Slot::new(
-                    id,
-                    process,
-                    machines::program(process, &conducts[id.0], &ledger, &journal),
-                    journal.clone(),
-                    rng.next_u64(),
-                    look,
-                    Rc::clone(&changes),
-                )
+                let (journal, changes) = (journal.clone(), Rc::clone(&changes));
+                let program = machines::program(process, &conducts[id.0], &ledger, &journal);
+                let slot = Slot::new(id, process, journal, rng.next_u64(), look, changes);
+                (slot, program)
             })
             .collect();
         let services = machines::services(scenario, &conducts, &ledger, &journal);
-        machines::add_processes(&mut sim, scenario, &fabric, &slots);
+        machines::add_processes(&mut sim, scenario, &fabric, &processes);
+        let slots: Vec<_> = processes.into_iter().map(|(slot, _)| slot).collect();
         machines::add_services(&mut sim, &fabric, scenario, &services);
         let mut addresses: BTreeMap<String, IpAddr> = BTreeMap::new();
         for machine in scenario.machines().into_iter().chain([SERVICES]) {
@@ -80,15 +77,14 @@ impl<'s> World<'s> {
             (at, process.name.clone())
         });
         let clients = Clients {
-            net: SimNetwork::new(
+            connections: Connections::new(SimNetwork::new(
                 fabric.clone(),
                 machines::clients_id(scenario),
                 addresses[SERVICES],
-            ),
+            )),
             ledger: Rc::clone(&ledger),
             journal: journal.clone(),
             egress: egress.collect(),
-            shared: RefCell::default(),
             rng: RefCell::new(rng.fork()),
         };
         let (probes, asked) = mpsc::unbounded_channel();

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::faults::Link;
-use super::process::{Life, Signal};
 use super::services::Mood;
 use super::{Step, World};
 use crate::oracle::{Breach, Invariant};
 use crate::scenario::Role;
+use crate::slot::{Life, Signal};
 
 /// How long the world may take to be whole again once nothing disturbs it: the longest pause of the dialer, a
 /// verdict on what seemed alive, and a dial.

@@ -1,7 +1,6 @@
 //! The clients: they send what the workload says, and write down what came back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,12 +11,13 @@ use http_body_util::BodyExt;
 use hyper::Request as HttpRequest;
 use hyper::header::{CONTENT_LENGTH, HOST};
 
-use super::connections::Sender;
-use super::ledger::{Ledger, Outcome, Request};
+use super::connections::{Connections, Sender, failure_kind};
 use super::upload::Upload;
 use super::{ANSWER_BYTES, ANSWERED_BY, CLUSTER_HEADER, NODE_HEADER, REQUEST_ID};
-use crate::fabric::{ProcessId, SimNetwork, now};
+use crate::fabric::{ProcessId, now};
 use crate::journal::{Journal, What};
+use crate::ledger::Ledger;
+use crate::request::{Outcome, Request};
 use crate::scenario::{CLIENTS, Pace, Reading, Target, Workload};
 
 /// Eddy's own word on why it answered itself.
@@ -27,13 +27,11 @@ const HOST_NAME: &str = "eddy.example";
 
 /// What all clients share.
 pub(crate) struct Clients {
-    pub(crate) net: SimNetwork,
+    pub(crate) connections: Connections,
     pub(crate) ledger: Rc<Ledger>,
     pub(crate) journal: Journal,
     /// The egress address and name of each process; initiators have none.
     pub(crate) egress: Vec<(SocketAddr, String)>,
-    /// The connections that the requests of a workload share, by workload and responder.
-    pub(crate) shared: RefCell<BTreeMap<(usize, SocketAddr), Sender>>,
     pub(crate) rng: RefCell<Rng>,
 }
 
@@ -89,7 +87,7 @@ pub(crate) struct Probe {
 /// Sends a probe.
 pub(crate) async fn probe(clients: Rc<Clients>, probe: Probe) {
     let Probe { node, via, worker } = probe;
-    let to = clients.net.door(clients.egress[via].0, worker);
+    let to = clients.connections.net.door(clients.egress[via].0, worker);
     send(clients, None, asking(node, via), via, Some(worker), to).await;
 }
 
@@ -119,7 +117,7 @@ async fn send(
     };
     clients.journal.record(now(), CLIENTS, request);
     let exchange = async {
-        let mut sender = clients.connection(index, &workload, to).await?;
+        let mut sender = clients.connections.get(index, &workload, to).await?;
         exchange(&mut sender, &workload, id).await
     };
     let stops = matches!(workload.reading, Reading::StopsAfter(_)) || workload.sends_until.is_some();
@@ -159,7 +157,7 @@ async fn exchange(sender: &mut Sender, workload: &Workload, id: u64) -> Result<O
         Target::Nobody => request,
     };
     let request = request.body(body).map_err(|error| error.to_string())?;
-    let response = sender.send(request).await.map_err(|error| said(&error))?;
+    let response = sender.send(request).await.map_err(|error| failure_kind(&error))?;
     let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
     let (status, reason) = (response.status().as_u16(), header(REASON));
     let by = header(ANSWERED_BY).and_then(|by| by.parse().ok());
@@ -170,7 +168,7 @@ async fn exchange(sender: &mut Sender, workload: &Workload, id: u64) -> Result<O
     let mut read = 0;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| said(&error))?;
+        let frame = frame.map_err(|error| failure_kind(&error))?;
         read += frame.data_ref().map_or(0, Bytes::len) as u64;
         if matches!(workload.reading, Reading::StopsAfter(most) if read >= most) {
             std::future::pending::<()>().await;
@@ -180,20 +178,6 @@ async fn exchange(sender: &mut Sender, workload: &Workload, id: u64) -> Result<O
         return Err(format!("{read} bytes of {}", workload.answer));
     }
     Ok(Outcome::Answer { status, reason, by })
-}
-
-/// The kind of a failure, without what differs from run to run of the libraries.
-pub(super) fn said(error: &hyper::Error) -> String {
-    let kind = if error.is_incomplete_message() {
-        "connection closed"
-    } else if error.is_canceled() {
-        "cancelled"
-    } else if error.is_closed() {
-        "closed"
-    } else {
-        "connection reset"
-    };
-    kind.to_owned()
 }
 
 /// How long the oracle's own requests may take.

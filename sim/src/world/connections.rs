@@ -1,5 +1,7 @@
 //! The connections of clients: one for each request, or one that all requests of a workload share.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,8 +14,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinHandle;
 
-use super::clients::{Clients, said};
 use super::upload::Upload;
+use crate::fabric::SimNetwork;
 use crate::scenario::Workload;
 
 /// Sends requests over a connection.
@@ -68,19 +70,33 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     }
 }
 
-impl Clients {
+/// Opens the connections of clients.
+pub(crate) struct Connections {
+    pub(crate) net: SimNetwork,
+    /// The connections that the requests of a workload share, by workload and responder.
+    shared: RefCell<BTreeMap<(usize, SocketAddr), Sender>>,
+}
+
+impl Connections {
+    pub(crate) const fn new(net: SimNetwork) -> Self {
+        Self {
+            net,
+            shared: RefCell::new(BTreeMap::new()),
+        }
+    }
+
     /// A connection for one request of a workload.
-    pub(super) async fn connection(
+    pub(super) async fn get(
         &self,
         index: Option<usize>,
         workload: &Workload,
         to: SocketAddr,
     ) -> Result<Sender, String> {
         if !workload.http2 {
-            let stream = self.net.connect(to).await.map_err(|error| kind(&error))?;
+            let stream = self.net.connect(to).await.map_err(|error| io_kind(&error))?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
-                .map_err(|error| said(&error))?;
+                .map_err(|error| failure_kind(&error))?;
             // The connection ends with the sender, or with an error that the sender reports.
             let driver = tokio::task::spawn_local(async move { drop(connection.await) });
             return Ok(Sender::Alone {
@@ -92,12 +108,12 @@ impl Clients {
         if let Some(sender) = self.shared.borrow().get(&key).and_then(Sender::another) {
             return Ok(sender);
         }
-        let stream = self.net.connect(to).await.map_err(|error| kind(&error))?;
+        let stream = self.net.connect(to).await.map_err(|error| io_kind(&error))?;
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| said(&error))?;
+            .map_err(|error| failure_kind(&error))?;
         let driver = tokio::task::spawn_local(async move { drop(connection.await) });
         let ending = Rc::new(Ending(driver));
         let shared = Sender::Shared(sender.clone(), Rc::clone(&ending));
@@ -106,6 +122,20 @@ impl Clients {
     }
 }
 
-fn kind(error: &io::Error) -> String {
+fn io_kind(error: &io::Error) -> String {
     format!("{:?}", error.kind())
+}
+
+/// The kind of a failure, without what differs from run to run of the libraries.
+pub(super) fn failure_kind(error: &hyper::Error) -> String {
+    let kind = if error.is_incomplete_message() {
+        "connection closed"
+    } else if error.is_canceled() {
+        "cancelled"
+    } else if error.is_closed() {
+        "closed"
+    } else {
+        "connection reset"
+    };
+    kind.to_owned()
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::World;
-use super::process::Signal;
 use super::services::Mood;
 use crate::fabric::Passage;
 use crate::journal::What;
 use crate::scenario::{Action, Misbehaviour};
+use crate::slot::Signal;
 
 /// What can be done to a link.
 #[derive(Clone, Copy, PartialEq, Eq)]

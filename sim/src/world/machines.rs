@@ -11,13 +11,14 @@ use turmoil::Sim;
 
 use super::clients::{self, Clients, Probe};
 use super::conduct::Conduct;
-use super::ledger::Ledger;
-use super::process::{Program, Slot, Supervised};
+use super::process::{Program, Supervised};
 use super::services::Service;
 use super::{peer, strangers};
 use crate::fabric::{Fabric, ProcessId, SimNetwork};
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::scenario::{CLIENTS, Noise, Process, Role, SERVICES, Scenario, stranger};
+use crate::slot::Slot;
 
 /// The code that a process runs.
 pub(super) fn program(
@@ -27,7 +28,7 @@ pub(super) fn program(
     journal: &Journal,
 ) -> Program {
     match &process.role {
-        Role::Responder | Role::Initiator { .. } => Program::Eddy(Box::new(process.config.clone())),
+        Role::Responder | Role::Initiator { .. } => Program::Eddy(Rc::new(process.config.clone())),
         Role::Peer { identity, peer } => Program::Peer(Rc::new(peer::Program {
             identity: identity.clone(),
             peer: peer.clone(),
@@ -61,20 +62,21 @@ pub(super) fn add_processes(
     sim: &mut Sim<'static>,
     scenario: &Scenario,
     fabric: &Fabric,
-    slots: &[Rc<Slot>],
+    processes: &[(Rc<Slot>, Program)],
 ) {
     for machine in scenario.machines() {
-        let of =
-            |(slot, process): (&Rc<Slot>, &Process)| (process.machine == machine).then(|| Rc::clone(slot));
-        let slots: Vec<_> = slots.iter().zip(&scenario.processes).filter_map(of).collect();
+        let here = processes
+            .iter()
+            .filter(|(slot, _)| scenario.processes[slot.id.0].machine == machine);
+        let processes: Vec<_> = here.cloned().collect();
         let (fabric, name) = (fabric.clone(), machine.to_owned());
         sim.host(machine, move || {
-            let (fabric, name, slots) = (fabric.clone(), name.clone(), slots.clone());
+            let (fabric, name, processes) = (fabric.clone(), name.clone(), processes.clone());
             async move {
                 let address = turmoil::lookup(name.as_str());
-                for slot in slots {
+                for (slot, program) in processes {
                     let net = SimNetwork::new(fabric.clone(), slot.id, address);
-                    tokio::task::spawn_local(Supervised::new(slot, net));
+                    tokio::task::spawn_local(Supervised::new(slot, program, net));
                 }
                 pending().await
             }
@@ -121,7 +123,8 @@ pub(super) fn add_clients(
             let Some((mut clients, mut asked)) = start else {
                 return Ok(());
             };
-            clients.net = clients.net.at(turmoil::lookup(CLIENTS));
+            let net = &mut clients.connections.net;
+            *net = net.at(turmoil::lookup(CLIENTS));
             let clients = Rc::new(clients);
             for (index, workload) in workload.into_iter().enumerate() {
                 tokio::task::spawn_local(clients::run(Rc::clone(&clients), index, workload, shake));

@@ -2,17 +2,15 @@
 
 mod build;
 mod calm;
-pub(crate) mod claims;
 mod clients;
 mod conduct;
 mod connections;
 mod faults;
 mod hostility;
-pub(crate) mod ledger;
 mod machines;
 mod peer;
 mod probes;
-pub(crate) mod process;
+mod process;
 mod services;
 mod strangers;
 mod upload;
@@ -27,19 +25,18 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use turmoil::Sim;
 
-pub use self::ledger::{Outcome, Request};
-
 use self::clients::Probe;
 use self::conduct::Conduct;
-use self::ledger::Ledger;
-use self::process::{Changes, Life, Slot};
 use self::services::Service;
 use self::variation::Variation;
 use crate::fabric::{ConnectionId, Fabric, NetEvent, ProcessId, Side};
 use crate::journal::{Event, Journal, Listener, What};
+use crate::ledger::Ledger;
 use crate::oracle::{Breach, Impediment, Oracle};
 use crate::panics;
+use crate::request::Request;
 use crate::scenario::{Role, Scenario};
+use crate::slot::{Changes, Life, Slot};
 use crate::verdict::{self, Verdict};
 
 /// The header that names the node, with the configuration that hosts have by default.

@@ -3,31 +3,31 @@
 //! It is a task set of its own inside a simulated host. To kill it is to drop the set: its sockets close as a
 //! kernel closes them. To freeze it is not to poll it: its timers go on, as the clock does under SIGSTOP.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use eddy_core::selection::Selection;
 use eddy_runtime::admin::{self, Admin, Role};
 use eddy_runtime::clock::Clock;
 use eddy_runtime::config::Config;
 use eddy_runtime::net::Network;
 use eddy_runtime::report::Ask;
-use eddy_runtime::responder::{Selection, Start};
+use eddy_runtime::responder::Start;
+
 use eddy_runtime::{initiator, responder};
-use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::claims::Claims;
 use super::peer;
-use crate::fabric::{ProcessId, SimNetwork, now};
-use crate::journal::{Journal, What};
-use crate::scenario::Process;
+use crate::claims::Claims;
+use crate::fabric::{SimNetwork, now};
+use crate::slot::{Life, Signal, Slot};
 
 /// How often a process is asked for its numbers: the first for a few processes, the second for many.
 const LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
@@ -41,126 +41,26 @@ pub(crate) const fn look_every(processes: usize) -> Duration {
 
 type Ran = Result<(), Box<dyn Error>>;
 
-/// What a process is told from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Start,
-    Kill,
-    Terminate,
-    /// Not a signal: what `POST /drain` asks for.
-    Renew,
-    Stop,
-    Continue,
-}
-
-/// What is true of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    Stopped,
-    Running,
-    Draining,
-    /// It ended by itself.
-    Ended,
-    /// It ended by itself with an error.
-    Failed,
-}
-
-/// The hand on a process.
-pub(crate) struct Slot {
-    pub(crate) id: ProcessId,
-    pub(crate) name: String,
-    signals: RefCell<Vec<Signal>>,
-    waker: RefCell<Option<Waker>>,
-    renewal: Notify,
-    pub(crate) life: Cell<Life>,
-    pub(crate) frozen: Cell<bool>,
-    incarnation: Cell<u32>,
-    /// When it was last started.
-    pub(crate) began: Cell<Duration>,
-    pub(crate) claims: RefCell<Option<Claims>>,
-    admin: RefCell<Option<Rc<Admin<SimNetwork>>>>,
-    pub(crate) failure: RefCell<Option<String>>,
-    /// The claims that the oracle has compared last, by their time.
-    pub(crate) compared: Cell<Duration>,
-    program: Program,
-    journal: Journal,
-    seed: u64,
-    pub(crate) look_every: Duration,
-    /// Processes whose life has changed.
-    changes: Changes,
-}
-
 /// The code that a process runs.
+#[derive(Clone)]
 pub(crate) enum Program {
-    Eddy(Box<Config>),
+    Eddy(Rc<Config>),
     Peer(Rc<peer::Program>),
-}
-
-/// Processes whose life has changed since somebody looked.
-pub(crate) type Changes = Rc<RefCell<Vec<ProcessId>>>;
-
-impl Slot {
-    pub(crate) fn new(
-        id: ProcessId,
-        process: &Process,
-        program: Program,
-        journal: Journal,
-        seed: u64,
-        look_every: Duration,
-        changes: Changes,
-    ) -> Rc<Self> {
-        Rc::new(Self {
-            id,
-            name: process.name.clone(),
-            signals: RefCell::default(),
-            waker: RefCell::default(),
-            renewal: Notify::new(),
-            life: Cell::new(Life::Stopped),
-            frozen: Cell::default(),
-            incarnation: Cell::default(),
-            began: Cell::default(),
-            claims: RefCell::default(),
-            admin: RefCell::default(),
-            failure: RefCell::default(),
-            compared: Cell::default(),
-            program,
-            journal,
-            seed,
-            look_every,
-            changes,
-        })
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        self.signals.borrow_mut().push(signal);
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.life.get(), Life::Running | Life::Draining)
-    }
-
-    fn note(&self, state: &'static str) {
-        self.changes.borrow_mut().push(self.id);
-        let incarnation = self.incarnation.get();
-        self.journal
-            .record(now(), &self.name, What::Life { state, incarnation });
-    }
 }
 
 /// The task on the simulated host that a process lives in.
 pub(crate) struct Supervised {
     slot: Rc<Slot>,
+    program: Program,
     net: SimNetwork,
     body: Option<Pin<Box<dyn Future<Output = Ran>>>>,
 }
 
 impl Supervised {
-    pub(crate) const fn new(slot: Rc<Slot>, net: SimNetwork) -> Self {
+    pub(crate) const fn new(slot: Rc<Slot>, program: Program, net: SimNetwork) -> Self {
         Self {
             slot,
+            program,
             net,
             body: None,
         }
@@ -175,17 +75,17 @@ impl Supervised {
                 slot.life.set(Life::Running);
                 slot.frozen.set(false);
                 slot.note("running");
-                let (net, owner) = (self.net.clone(), Rc::clone(&slot));
+                let (program, net, owner) = (self.program.clone(), self.net.clone(), Rc::clone(&slot));
                 self.body = Some(Box::pin(async move {
                     let local = LocalSet::new();
-                    local.run_until(run(owner, net)).await
+                    local.run_until(run(owner, program, net)).await
                 }));
             }
             Signal::Kill if self.body.is_some() => {
                 self.end(Life::Stopped);
                 slot.note("stopped");
             }
-            Signal::Terminate if self.body.is_some() && matches!(slot.program, Program::Peer(_)) => {
+            Signal::Terminate if self.body.is_some() && matches!(self.program, Program::Peer(_)) => {
                 self.end(Life::Ended);
                 slot.note("ended");
             }
@@ -262,11 +162,11 @@ impl Future for Supervised {
     }
 }
 
-async fn run(slot: Rc<Slot>, net: SimNetwork) -> Ran {
-    match &slot.program {
-        Program::Eddy(config) => run_eddy(Rc::clone(&slot), net, config).await,
+async fn run(slot: Rc<Slot>, program: Program, net: SimNetwork) -> Ran {
+    match program {
+        Program::Eddy(config) => run_eddy(slot, net, &config).await,
         Program::Peer(program) => {
-            peer::run(Rc::clone(program), Rc::clone(&slot), net).await;
+            peer::run(program, slot, net).await;
             Ok(())
         }
     }

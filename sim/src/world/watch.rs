@@ -7,10 +7,10 @@ use eddy_core::duplicates::Policy;
 use eddy_runtime::config::{Config, InitiatorConfig};
 
 use super::World;
-use super::process::Life;
 use super::variation::Variation;
 use crate::fabric::ProcessId;
 use crate::scenario::{Condition, Fact, Scenario, Start, When};
+use crate::slot::{Life, Slot};
 use crate::verdict::{Verdict, seconds};
 
 /// How often conditions are looked at.
@@ -145,7 +145,7 @@ impl World<'_> {
 
     /// Whether each initiator that runs has every tunnel that it should have, whole, and both ends say so.
     pub(super) fn every_tunnel_is_up(&self) -> bool {
-        let alive = |slot: &super::process::Slot| slot.life.get() == Life::Running && !slot.frozen.get();
+        let alive = |slot: &Slot| slot.life.get() == Life::Running && !slot.frozen.get();
         let dialers = self.scenario.processes.iter().zip(&self.slots);
         let mut any = false;
         for (process, slot) in dialers {

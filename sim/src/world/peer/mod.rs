@@ -19,13 +19,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::frame::PREFACE;
 use self::session::Session;
-use super::claims::Claims;
 use super::conduct::Conduct;
-use super::ledger::Ledger;
-use super::process::Slot;
+use crate::claims::Claims;
 use crate::fabric::{SimNetwork, SimStream, now};
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::scenario::{Identity, Peer};
+use crate::slot::Slot;
 
 /// The pause before a lost tunnel is dialed again.
 const REDIAL: Duration = Duration::from_millis(200);

@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use self::http1::{Connection, Head};
 use self::misdeeds::{Response, Then};
 use super::conduct::Conduct;
-use super::ledger::Ledger;
 use super::{ANSWER_BYTES, ANSWERED_BY, REQUEST_ID};
 use crate::fabric::{ProcessId, SimNetwork, SimStream, now};
 use crate::journal::{Journal, What};
+use crate::ledger::Ledger;
 use crate::scenario::Misdeed;
 
 /// How a service behaves.

@@ -1,5 +1,9 @@
 //! What clippy cannot say about the sources.
 
+mod citations;
+mod imports;
+mod source;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +55,16 @@ fn no_file_is_longer_than_a_reader_s_patience() {
     for (path, text) in everything() {
         let lines = text.lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+/// A fork of a copy does not advance the original, whose next fork draws the same numbers.
+#[test]
+fn no_copy_of_a_generator_is_forked() {
+    let fork = concat!(".clone()", ".fork()");
+    for (path, text) in everything() {
+        let code: String = text.split_whitespace().collect();
+        assert!(!code.contains(fork), "{} has a {fork}", path.display());
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Listed {
 }
 
 impl Claims {
-    pub(super) fn of(reports: &[Report], stats: Vec<(String, u64)>) -> Self {
+    pub(crate) fn of(reports: &[Report], stats: Vec<(String, u64)>) -> Self {
         let lines = reports.iter().flat_map(|report| &report.tunnels);
         let listed = lines.map(|line| Listed {
             id: line.id.clone(),
