@@ -294,12 +294,20 @@ fn no_host() -> io::Error {
 }
 
 impl Host {
-    /// The connection that was used last and can be used again.
+    /// The connection that was used last and can be used again. The connections are in the order of their last use, so that
+    /// only those that are expired or closed are looked at before it.
     fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Question>> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|c| !c.sender.is_closed() && now - c.since < config.idle_timeout);
-        let at = idle.iter().rposition(|c| c.sender.is_ready())?;
-        Some(idle.remove(at).sender)
+        let expired = idle.partition_point(|c| now - c.since >= config.idle_timeout);
+        idle.drain(..expired);
+        for at in (0..idle.len()).rev() {
+            if idle[at].sender.is_closed() {
+                idle.remove(at);
+            } else if idle[at].sender.is_ready() {
+                return Some(idle.remove(at).sender);
+            }
+        }
+        None
     }
 }
 
@@ -338,5 +346,71 @@ async fn sweep(host: Weak<Host>, clock: Clock, config: ServicesConfig) {
             host.sweeping.set(false);
             return;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const CONFIG: ServicesConfig = ServicesConfig {
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_idle: 10,
+    };
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn host() -> Host {
+        Host {
+            at: HostPort {
+                host: "service".into(),
+                port: 1,
+            },
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            sweeping: Cell::default(),
+        }
+    }
+
+    /// Adds an idle connection; returns the service's end.
+    async fn add(host: &Host, since: Instant) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        sender.ready().await.unwrap();
+        host.idle.borrow_mut().push(Idle { sender, since });
+        theirs
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn takes_the_newest_open_connection() {
+        let host = host();
+        let _oldest = add(&host, at(1)).await;
+        let _open = add(&host, at(2)).await;
+        drop(add(&host, at(3)).await);
+        tokio::task::yield_now().await;
+        assert!(host.take(at(4), &CONFIG).is_some());
+        assert_eq!(
+            host.idle.borrow().len(),
+            1,
+            "the closed connection is gone, the oldest is kept"
+        );
+        assert_eq!(host.idle.borrow()[0].since, at(1));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn takes_nothing_that_was_idle_for_too_long() {
+        let host = host();
+        let _expired = add(&host, at(1)).await;
+        let _fresh = add(&host, at(2)).await;
+        assert!(host.take(at(61), &CONFIG).is_some());
+        assert!(host.take(at(61), &CONFIG).is_none());
+        assert!(host.idle.borrow().is_empty(), "the expired connection is closed");
     }
 }
