@@ -3,6 +3,7 @@
 //! Each worker dials its share of the tunnels and owns what it dialed; workers share nothing. Worker 0 also
 //! resolves names, and tells everyone the hosts.
 
+mod addresses;
 mod dial;
 mod names;
 mod overview;

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::names;
+use super::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
@@ -97,7 +98,7 @@ pub(super) struct Services<N: Network> {
 
 /// One host and the connections to it that are free.
 struct Host {
-    at: HostPort,
+    addresses: Addresses,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Option<http2::SendRequest<Question>>>,
     sweeping: Cell<bool>,
@@ -117,10 +118,16 @@ pub(super) struct Return {
 }
 
 impl<N: Network> Services<N> {
-    pub(super) fn new(net: N, clock: Clock, config: ServicesConfig, cluster: &ClusterConfig) -> Self {
+    pub(super) fn new(
+        net: N,
+        clock: Clock,
+        config: ServicesConfig,
+        dns_refresh: Duration,
+        cluster: &ClusterConfig,
+    ) -> Self {
         let host = |at: &HostPort| {
             Rc::new(Host {
-                at: at.clone(),
+                addresses: Addresses::new(at.clone(), dns_refresh),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 sweeping: Cell::default(),
@@ -223,7 +230,7 @@ impl<N: Network> Services<N> {
     }
 
     async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
-        let stream = self.connect(&host.at).await?;
+        let stream = self.connect(host).await?;
         let shaken = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(TokioIo::new(stream))
@@ -254,7 +261,7 @@ impl<N: Network> Services<N> {
     }
 
     async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Question>> {
-        let stream = self.connect(&host.at).await?;
+        let stream = self.connect(host).await?;
         let mut client = http2::Builder::new(LocalExec);
         client
             .timer(TokioTimer::new())
@@ -267,25 +274,35 @@ impl<N: Network> Services<N> {
         Ok(sender)
     }
 
-    async fn connect(&self, host: &HostPort) -> io::Result<N::Stream> {
+    async fn connect(&self, host: &Host) -> io::Result<N::Stream> {
+        let resolve = async |name: &str, port| self.net.resolve(name, port).await;
         let connect = async {
-            let addresses = match names::literal(host) {
-                Some(addr) => vec![addr],
-                None => self.net.resolve(&host.host, host.port).await?.addresses,
+            let addresses = host.addresses.get(self.clock, &resolve).await?;
+            let error = match self.connect_to(&addresses).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
             };
-            let mut error = no_host();
-            for addr in addresses {
-                match self.net.connect(addr).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(failed) => error = failed,
-                }
+            match host.addresses.others(self.clock, &addresses, &resolve).await {
+                Some(others) => self.connect_to(&others).await,
+                None => Err(error),
             }
-            Err(error)
         };
         let limit = tokio::time::timeout(self.config.connect_timeout, connect);
         limit
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The first connection that can be opened, in the order of the addresses.
+    async fn connect_to(&self, addresses: &[SocketAddr]) -> io::Result<N::Stream> {
+        let mut error = no_host();
+        for addr in addresses {
+            match self.net.connect(*addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
     }
 }
 
@@ -367,11 +384,12 @@ mod tests {
     }
 
     fn host() -> Host {
+        let name = HostPort {
+            host: "service".into(),
+            port: 1,
+        };
         Host {
-            at: HostPort {
-                host: "service".into(),
-                port: 1,
-            },
+            addresses: Addresses::new(name, Duration::from_secs(30)),
             idle: RefCell::default(),
             shared: RefCell::default(),
             sweeping: Cell::default(),
