@@ -102,8 +102,6 @@ fn offer() -> impl Strategy<Value = (Vec<u8>, Announcement, Demands)> {
                 };
                 let announcement = Announcement {
                     identity,
-                    upstream_cluster: Some(upstream),
-                    initiation_time_ms: Some(time),
                     worker: Some(format!("worker_{worker}")),
                     connection: Some(connection.to_string()),
                     instance,

@@ -361,6 +361,30 @@ fn what_is_logged_changes_at_run_time() {
 }
 
 #[test]
+fn trace_lines_have_the_events_and_actions_of_the_machines() {
+    let pair = Pair::start();
+    for admin in [pair.responder_admin, pair.initiator_admin] {
+        let trace = post(admin, "/logging?level=info,eddy_runtime=trace");
+        assert_eq!(trace.status, 200);
+    }
+    let logged = |eddy: &Eddy, wanted: &[&str]| {
+        wait_for("trace lines", || {
+            let log = eddy.log();
+            let has = |words: &&str| {
+                log.lines()
+                    .any(|line| words.split(' ').all(|word| line.contains(word)))
+            };
+            wanted.iter().all(has).then_some(())
+        });
+    };
+    logged(
+        &pair.responder,
+        &["action Ping", "event timer=\"ping\"", "event bytes=5"],
+    );
+    logged(&pair.initiator, &["action Echo", "event bytes=5"]);
+}
+
+#[test]
 fn an_access_log_that_cannot_be_opened_is_named_with_its_key() {
     let yaml = "node: {id: a, cluster: b}\ntunnels: {listen: 127.0.0.1:0}\negress: {listen: 127.0.0.1:0, host_id: [x-node-id], \
                 routes: [{prefix: /}]}\naccess_log: {file: /nowhere/at/all}\n";

@@ -106,16 +106,13 @@ impl Default for Demands {
 
 /// What an initiator says of itself.
 ///
-/// What is not its identity is for logs: a value that is longer than an id may be, or no number where one is
-/// due, is left out, as Envoy overlooks it.
+/// Except for the identity and the instance, it is for logs: a value that is longer than an id may be is left out, as Envoy
+/// overlooks it. The name of the upstream cluster matters only to [`Demands::required_cluster`], and nothing reads the
+/// initiation time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// Who it is.
     pub identity: Identity,
-    /// What it calls the cluster that it dials (since Envoy 1.37).
-    pub upstream_cluster: Option<String>,
-    /// When it began, in milliseconds since 1970 (since Envoy 1.39).
-    pub initiation_time_ms: Option<u64>,
     /// Its worker (since Envoy 1.40).
     pub worker: Option<String>,
     /// Its connection (since Envoy 1.40).
@@ -239,8 +236,6 @@ impl Demands {
         };
         Ok(Announcement {
             identity,
-            upstream_cluster: text(UPSTREAM),
-            initiation_time_ms: text(INITIATION_TIME).and_then(|time| time.parse().ok()),
             worker: text(WORKER),
             connection: text(CONNECTION),
             instance: text(instance::HEADER).and_then(|instance| Instance::parse(&instance)),

@@ -43,18 +43,22 @@ pub(super) async fn run<N: Network>(
         Ok((stream, leftover, accepted)) => {
             worker.time(Timing::Dial, began);
             *worker.succeeded.borrow_mut().entry(cluster).or_default() += 1;
-            worker.tell(berth, |dialer, now, slot| {
+            worker.tell(berth, "established", |dialer, now, slot| {
                 dialer.on_established(now, slot, accepted.spread)
             });
             let why = tunnel::run(&worker, berth, tunnel, host, stream, leftover, signals.drain).await;
             worker.tasks.borrow_mut().remove(&berth);
-            worker.tell(berth, |dialer, now, slot| dialer.on_closed(now, slot, why));
+            worker.tell(berth, "closed", |dialer, now, slot| {
+                dialer.on_closed(now, slot, why)
+            });
         }
         Err(failure) => {
             worker.tell_failure(berth, host, &cluster, &failure);
             worker.count_failure(cluster, &failure);
             worker.tasks.borrow_mut().remove(&berth);
-            worker.tell(berth, |dialer, now, slot| dialer.on_failed(now, slot, &failure));
+            worker.tell(berth, "failed", |dialer, now, slot| {
+                dialer.on_failed(now, slot, &failure)
+            });
         }
     }
 }
@@ -92,7 +96,9 @@ async fn shake_hands<N: Network>(
     };
     let connected = connect(&worker.net, host, overlap).await;
     let mut stream = connected.map_err(|error| failure(&error))?;
-    worker.tell(berth, |dialer, now, slot| dialer.on_connected(now, slot));
+    worker.tell(berth, "connected", |dialer, now, slot| {
+        dialer.on_connected(now, slot)
+    });
     stream.give_up_after(BACKSTOP);
     stream.limit_unsent(UNSENT_MAX);
     stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;

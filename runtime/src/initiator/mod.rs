@@ -3,6 +3,7 @@
 //! Each worker dials its share of the tunnels and owns what it dialed; workers share nothing. Worker 0 also
 //! resolves names, and tells everyone the hosts.
 
+mod addresses;
 mod dial;
 mod names;
 mod overview;
@@ -59,6 +60,20 @@ pub(crate) enum Message {
     BrokeEarly(SocketAddr),
     /// Replace the tunnels that are meant; says how many those are.
     Renew(Selection, oneshot::Sender<usize>),
+}
+
+impl Message {
+    /// The name in trace lines.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Hosts(..) => "hosts",
+            Self::Report(..) => "report",
+            Self::Overview(..) => "overview",
+            Self::Drain => "drain",
+            Self::BrokeEarly(_) => "broke_early",
+            Self::Renew(..) => "renew",
+        }
+    }
 }
 
 /// All that one worker starts with.
@@ -228,11 +243,13 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
     let worker = Rc::new(worker);
     loop {
         while let Some((lane, action)) = worker.next_action() {
+            tracing::trace!(worker = %worker.id, lane, ?action, "action");
             worker.perform(lane, action);
         }
         if worker.is_drained() {
             return Ok(());
         }
+        let deadline = worker.poll_timeout();
         tokio::select! {
             biased;
             message = mailbox.recv() => match message {
@@ -240,7 +257,7 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
                 None => return Ok(()),
             },
             () = worker.changed.notified() => {}
-            () = worker.clock.until(worker.poll_timeout()) => worker.handle_timeout(),
+            () = worker.clock.until(deadline) => worker.handle_timeout(deadline),
         }
     }
 }
@@ -305,6 +322,7 @@ impl<N: Network> Worker<N> {
 
     fn apply(&self, message: Message) {
         let now = self.clock.now();
+        tracing::trace!(worker = %self.id, message = message.label(), "event");
         match message {
             Message::Hosts(cluster, hosts) => {
                 let dialed_by_others = |host: &SocketAddr| {
@@ -409,8 +427,9 @@ impl<N: Network> Worker<N> {
             .fold(None, Deadline::earlier)
     }
 
-    fn handle_timeout(&self) {
+    fn handle_timeout(&self, due: Option<Deadline>) {
         let now = self.clock.now();
+        tracing::trace!(worker = %self.id, timer = due.map(|due| due.reason), "event");
         self.lanes
             .borrow_mut()
             .iter_mut()
@@ -497,7 +516,8 @@ impl<N: Network> Worker<N> {
     }
 
     /// Lets a dialer know what a task saw, and the worker's loop look at what follows.
-    fn tell(&self, (lane, slot): Berth, tell: impl FnOnce(&mut Dialer, Instant, Slot)) {
+    fn tell(&self, (lane, slot): Berth, fact: &'static str, tell: impl FnOnce(&mut Dialer, Instant, Slot)) {
+        tracing::trace!(worker = %self.id, lane, ?slot, fact, "event");
         if let Some(lane) = self.lanes.borrow_mut().get_mut(lane) {
             tell(&mut lane.dialer, self.clock.now(), slot);
         }

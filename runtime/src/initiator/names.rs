@@ -14,7 +14,7 @@ use crate::config::{HostPort, InitiatorConfig};
 use crate::net::Network;
 
 /// The least time between two looks at the same names, however many dials fail.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The address of a host that is written as one.
 pub(super) fn literal(host: &HostPort) -> Option<SocketAddr> {
@@ -22,6 +22,12 @@ pub(super) fn literal(host: &HostPort) -> Option<SocketAddr> {
         .parse::<IpAddr>()
         .ok()
         .map(|ip| SocketAddr::new(ip, host.port))
+}
+
+/// Replaces the known addresses of the family that was found; those of the other family stay.
+pub(super) fn replace_family(known: &mut Vec<SocketAddr>, found: Vec<SocketAddr>) {
+    known.retain(|old| found.iter().all(|new| new.is_ipv4() != old.is_ipv4()));
+    known.extend(found);
 }
 
 /// The last known addresses of each host, so that a name that cannot be resolved for a while keeps what it had.
@@ -36,8 +42,7 @@ impl Book {
     /// Of an answer that tells the addresses of one family: those of the other stay.
     fn learn_half(&mut self, host: &HostPort, found: Vec<SocketAddr>) {
         let known = self.0.entry((host.host.clone(), host.port)).or_default();
-        known.retain(|old| found.iter().all(|new| new.is_ipv4() != old.is_ipv4()));
-        known.extend(found);
+        replace_family(known, found);
     }
 
     fn knows(&self, host: &HostPort) -> bool {

@@ -38,7 +38,13 @@ pub(super) fn routes<N: Network>(net: &N, config: &InitiatorConfig, clock: Clock
         .clusters
         .iter()
         .map(|(name, cluster)| {
-            let pool = Services::new(net.clone(), clock, config.services.clone(), cluster);
+            let pool = Services::new(
+                net.clone(),
+                clock,
+                config.services.clone(),
+                config.dial.dns_refresh,
+                cluster,
+            );
             (name.clone(), Rc::new(pool))
         })
         .collect();

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::names;
+use super::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, HostPort, Protocol, ServicesConfig};
 use crate::http::body::Question;
@@ -100,7 +101,7 @@ pub(super) struct Services<N: Network> {
 
 /// One host and the connections to it that are free.
 struct Host {
-    at: HostPort,
+    addresses: Addresses,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Option<http2::SendRequest<Question>>>,
     sweeping: Cell<bool>,
@@ -120,10 +121,16 @@ pub(super) struct Return {
 }
 
 impl<N: Network> Services<N> {
-    pub(super) fn new(net: N, clock: Clock, config: ServicesConfig, cluster: &ClusterConfig) -> Self {
+    pub(super) fn new(
+        net: N,
+        clock: Clock,
+        config: ServicesConfig,
+        dns_refresh: Duration,
+        cluster: &ClusterConfig,
+    ) -> Self {
         let host = |at: &HostPort| {
             Rc::new(Host {
-                at: at.clone(),
+                addresses: Addresses::new(at.clone(), dns_refresh),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 sweeping: Cell::default(),
@@ -226,7 +233,7 @@ impl<N: Network> Services<N> {
     }
 
     async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
-        let stream = self.connect(&host.at).await?;
+        let stream = self.connect(host).await?;
         let shaken = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(TokioIo::new(stream))
@@ -257,7 +264,7 @@ impl<N: Network> Services<N> {
     }
 
     async fn connect_h2(&self, host: &Host) -> io::Result<http2::SendRequest<Question>> {
-        let stream = self.connect(&host.at).await?;
+        let stream = self.connect(host).await?;
         let mut client = http2::Builder::new(LocalExec);
         client
             .timer(TokioTimer::new())
@@ -273,25 +280,35 @@ impl<N: Network> Services<N> {
         Ok(sender)
     }
 
-    async fn connect(&self, host: &HostPort) -> io::Result<N::Stream> {
+    async fn connect(&self, host: &Host) -> io::Result<N::Stream> {
+        let resolve = async |name: &str, port| self.net.resolve(name, port).await;
         let connect = async {
-            let addresses = match names::literal(host) {
-                Some(addr) => vec![addr],
-                None => self.net.resolve(&host.host, host.port).await?.addresses,
+            let addresses = host.addresses.get(self.clock, &resolve).await?;
+            let error = match self.connect_to(&addresses).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
             };
-            let mut error = no_host();
-            for addr in addresses {
-                match self.net.connect(addr).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(failed) => error = failed,
-                }
+            match host.addresses.others(self.clock, &addresses, &resolve).await {
+                Some(others) => self.connect_to(&others).await,
+                None => Err(error),
             }
-            Err(error)
         };
         let limit = tokio::time::timeout(self.config.connect_timeout, connect);
         limit
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The first connection that can be opened, in the order of the addresses.
+    async fn connect_to(&self, addresses: &[SocketAddr]) -> io::Result<N::Stream> {
+        let mut error = no_host();
+        for addr in addresses {
+            match self.net.connect(*addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
     }
 }
 
@@ -300,18 +317,16 @@ fn no_host() -> io::Error {
 }
 
 impl Host {
-    /// The connection that was used last and can be used again. Connections that were used before it are not looked at:
-    /// [`sweep`] closes those that have been idle for too long.
+    /// The connection that was used last and can be used again. The connections are in the order of their last use, so that
+    /// only those that are expired or closed are looked at before it.
     fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Question>> {
         let mut idle = self.idle.borrow_mut();
+        let expired = idle.partition_point(|c| now - c.since >= config.idle_timeout);
+        idle.drain(..expired);
         for at in (0..idle.len()).rev() {
-            let Idle { sender, since } = &idle[at];
-            if now - *since >= config.idle_timeout {
-                return None;
-            }
-            if sender.is_closed() {
+            if idle[at].sender.is_closed() {
                 idle.remove(at);
-            } else if sender.is_ready() {
+            } else if idle[at].sender.is_ready() {
                 return Some(idle.remove(at).sender);
             }
         }
@@ -375,11 +390,12 @@ mod tests {
     }
 
     fn host() -> Host {
+        let name = HostPort {
+            host: "service".into(),
+            port: 1,
+        };
         Host {
-            at: HostPort {
-                host: "service".into(),
-                port: 1,
-            },
+            addresses: Addresses::new(name, Duration::from_secs(30)),
             idle: RefCell::default(),
             shared: RefCell::default(),
             sweeping: Cell::default(),
@@ -416,7 +432,9 @@ mod tests {
     async fn takes_nothing_that_was_idle_for_too_long() {
         let host = host();
         let _expired = add(&host, at(1)).await;
+        let _fresh = add(&host, at(2)).await;
+        assert!(host.take(at(61), &CONFIG).is_some());
         assert!(host.take(at(61), &CONFIG).is_none());
-        assert!(host.take(at(60), &CONFIG).is_some());
+        assert!(host.idle.borrow().is_empty(), "the expired connection is closed");
     }
 }

@@ -175,6 +175,7 @@ async fn idle<N: Network>(
     let mut bytes = [0; 512];
     loop {
         while let Some(action) = echoer.poll_action() {
+            tracing::trace!(%host, ?action, "action");
             match action {
                 EchoAction::Echo => {
                     increase(&worker.echoed);
@@ -196,15 +197,20 @@ async fn idle<N: Network>(
                 }
             }
         }
+        let deadline = echoer.poll_timeout();
         tokio::select! {
             biased;
             read = stream.read(&mut bytes) => match read {
                 Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
-                Ok(n) => echoer.on_bytes(worker.clock.now(), &bytes[..n]),
+                Ok(n) => {
+                    tracing::trace!(%host, bytes = n, "event");
+                    echoer.on_bytes(worker.clock.now(), &bytes[..n]);
+                }
                 Err(_) => return Idle::Closed(CloseReason::PeerReset),
             },
             () = drain.wait() => return Idle::Closed(CloseReason::Drained),
-            () = worker.clock.until(echoer.poll_timeout()) => {
+            () = worker.clock.until(deadline) => {
+                tracing::trace!(%host, timer = deadline.map(|deadline| deadline.reason), "event");
                 echoer.handle_timeout(worker.clock.now(), || meter.unacknowledged());
             }
         }
@@ -253,7 +259,7 @@ async fn active<N: Network>(
             () = control.goaway(), if !told => {
                 told = true;
                 entry.change(Phase::Draining);
-                worker.tell(berth, |dialer, now, slot| dialer.on_goaway(now, slot));
+                worker.tell(berth, "goaway", |dialer, now, slot| dialer.on_goaway(now, slot));
             }
             // Requests in flight end as they may; the dialer bounds how long.
             () = drain.wait(), if !draining => {

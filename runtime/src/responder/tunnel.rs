@@ -155,6 +155,7 @@ async fn idle<N: Network>(
     let mut bytes = [0; 64];
     loop {
         while let Some(action) = pinger.poll_action() {
+            tracing::trace!(%tunnel, ?action, "action");
             match action {
                 PingAction::Ping => {
                     increase(&worker.telemetry.pings.sent);
@@ -179,6 +180,7 @@ async fn idle<N: Network>(
                 PingAction::Unexpected => return Idle::Closed(CloseReason::UnexpectedBytes),
             }
         }
+        let deadline = pinger.poll_timeout();
         tokio::select! {
             biased;
             () = worker.signals.stop.wait() => return Idle::Closed(CloseReason::Shutdown),
@@ -186,7 +188,10 @@ async fn idle<N: Network>(
             () = commands.superseded() => return Idle::Closed(CloseReason::Superseded),
             read = stream.read(&mut bytes) => match read {
                 Ok(0) => return Idle::Closed(CloseReason::PeerClosed),
-                Ok(n) => pinger.on_bytes(worker.clock.now(), &bytes[..n]),
+                Ok(n) => {
+                    tracing::trace!(%tunnel, bytes = n, "event");
+                    pinger.on_bytes(worker.clock.now(), &bytes[..n]);
+                }
                 Err(_) => return Idle::Closed(CloseReason::PeerReset),
             },
             Some(claim) = more.recv() => {
@@ -198,7 +203,8 @@ async fn idle<N: Network>(
                 leaving = true;
                 pinger.hand_off(worker.clock.now());
             }
-            () = worker.clock.until(pinger.poll_timeout()) => {
+            () = worker.clock.until(deadline) => {
+                tracing::trace!(%tunnel, timer = deadline.map(|deadline| deadline.reason), "event");
                 pinger.handle_timeout(worker.clock.now(), || meter.unacknowledged());
             }
         }

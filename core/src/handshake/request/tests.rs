@@ -123,8 +123,6 @@ fn what_an_offer_says_is_heard() {
     let parsed = Demands::default().parse(ENVOY.as_bytes()).unwrap().unwrap();
     let announcement = Announcement {
         identity: identity("downstream-node", "downstream-cluster", "downstream-tenant"),
-        upstream_cluster: Some("upstream-cluster".into()),
-        initiation_time_ms: Some(1_795_203_301_733),
         worker: Some("worker_0".into()),
         connection: Some("0".into()),
         instance: None,
@@ -558,8 +556,6 @@ proptest! {
         let demands = Demands { mode: Mode::Upgrade, ..Demands::default() };
         let announcement = Announcement {
             identity: identity.clone(),
-            upstream_cluster: Some("up".into()),
-            initiation_time_ms: Some(time),
             worker: Some("worker_3".into()),
             connection: Some(time.to_string()),
             instance: None,
