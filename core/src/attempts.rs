@@ -8,14 +8,8 @@ use std::time::Duration;
 use crate::identity::TunnelId;
 use crate::router::Refusal;
 
-/// How often a request is sent again after it may have left this process.
-pub const RETRIES_MAX: u32 = 3;
-
-/// How long a request that every tunnel has refused waits before it is sent again, doubled with each refusal: the peer's
-/// limit of streams is on its way, or what kept it busy ends.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
-/// The most doublings: 1.28 s.
-const DOUBLINGS_MAX: u32 = 6;
+pub use crate::policy::RETRIES_MAX;
+use crate::policy::{REFUSED_STREAM_DOUBLINGS_MAX as DOUBLINGS_MAX, REFUSED_STREAM_PAUSE as REFUSED_PAUSE};
 
 /// Why an attempt has brought no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

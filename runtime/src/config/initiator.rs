@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use eddy_core::address::TunnelAddress;
 use eddy_core::identity::ClusterName;
+use eddy_core::policy;
 
 use super::error::{Fault, Problem};
-use super::responder::DEFAULT_PATH;
 use super::section::{Item, Section, Unique};
 use super::shared::{
-    AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig,
-    StatsConfig, TracesConfig, drain_timeout, millis, or_none, positive, secs, workers,
+    AccessLogConfig, AdminConfig, ApiConfig, Http2Config, Listens, LogConfig, NodeConfig, StatsConfig,
+    TracesConfig, drain_timeout, or_none, positive, workers,
 };
 use super::value;
 
@@ -199,7 +199,7 @@ impl InitiatorConfig {
         let api = listens
             .read_section(&root, "api")?
             .map(|listen| ApiConfig { listen });
-        let stats = StatsConfig::read(&root, "reverse_tunnel_initiator")?;
+        let stats = StatsConfig::read(&root, policy::INITIATOR_STATS_PREFIX)?;
         let clusters = clusters(&root.required("clusters")?)?;
         Ok(Self {
             node,
@@ -297,8 +297,12 @@ fn routes(item: &Item<'_>, clusters: &Clusters) -> Result<Vec<ServiceRoute>, Fau
         let item = route.required("cluster")?;
         let cluster = item.text(value::cluster_name)?;
         defined(&cluster, &item, clusters)?;
-        let timeout = route.duration("timeout", secs(15), or_none(LONGEST))?;
-        let body_idle_timeout = route.duration("body_idle_timeout", secs(60), or_none(LONGEST))?;
+        let timeout = route.duration("timeout", policy::SERVICE_TIMEOUT, or_none(policy::DURATION_MAX))?;
+        let body_idle_timeout = route.duration(
+            "body_idle_timeout",
+            policy::BODY_IDLE_TIMEOUT,
+            or_none(policy::DURATION_MAX),
+        )?;
         routes.push(ServiceRoute {
             prefix,
             cluster,
@@ -327,22 +331,36 @@ impl DialConfig {
                 "dns_refresh",
             ],
         )?;
-        let first_retry = dial.duration("first_retry", millis(50), positive(LONGEST))?;
+        let first_retry =
+            dial.duration("first_retry", policy::FIRST_RETRY, positive(policy::DURATION_MAX))?;
         // A longest pause that is below the first would make "doubles" a lie.
-        let longest =
-            |key, default: Duration| dial.duration(key, default.max(first_retry), first_retry..=LONGEST);
+        let longest = |key, default: Duration| {
+            dial.duration(key, default.max(first_retry), first_retry..=policy::DURATION_MAX)
+        };
         Ok(Self {
-            timeout: dial.duration("timeout", secs(5), positive(secs(300)))?,
-            max_in_flight: dial.number("max_in_flight", 16, 1..=u32::MAX)?,
+            timeout: dial.duration("timeout", policy::DIAL_TIMEOUT, positive(policy::EXCHANGE_MAX))?,
+            max_in_flight: dial.number("max_in_flight", policy::MAX_DIALS, 1..=u32::MAX)?,
             first_retry,
-            refused_max: longest("refused_max", millis(200))?,
-            silent_max: longest("silent_max", millis(500))?,
-            rejected_max: longest("rejected_max", secs(10))?,
-            overlap: dial.duration("overlap", millis(600), millis(100)..=LONGEST)?,
-            stable_after: dial.duration("stable_after", secs(5), or_none(LONGEST))?,
-            path: dial.text("path", DEFAULT_PATH.to_owned(), value::path)?,
+            refused_max: longest("refused_max", policy::REFUSED_MAX)?,
+            silent_max: longest("silent_max", policy::SILENT_MAX)?,
+            rejected_max: longest("rejected_max", policy::REJECTED_MAX)?,
+            overlap: dial.duration(
+                "overlap",
+                policy::DIAL_OVERLAP,
+                policy::DIAL_OVERLAP_MIN..=policy::DURATION_MAX,
+            )?,
+            stable_after: dial.duration(
+                "stable_after",
+                policy::STABLE_AFTER,
+                or_none(policy::DURATION_MAX),
+            )?,
+            path: dial.text("path", policy::HANDSHAKE_PATH.to_owned(), value::path)?,
             http_upgrade: dial.flag("http_upgrade", false)?,
-            dns_refresh: dial.duration("dns_refresh", secs(30), secs(1)..=LONGEST)?,
+            dns_refresh: dial.duration(
+                "dns_refresh",
+                policy::DNS_REFRESH,
+                policy::DNS_REFRESH_MIN..=policy::DURATION_MAX,
+            )?,
         })
     }
 }
@@ -351,8 +369,12 @@ impl LivenessConfig {
     fn read(root: &Section<'_>) -> Result<Self, Fault> {
         let liveness = root.section("liveness", &["first_ping", "intervals", "http2"])?;
         Ok(Self {
-            first_ping: liveness.duration("first_ping", secs(10), positive(LONGEST))?,
-            intervals: liveness.number("intervals", 2, 1..=u32::MAX)?,
+            first_ping: liveness.duration(
+                "first_ping",
+                policy::FIRST_PING,
+                positive(policy::DURATION_MAX),
+            )?,
+            intervals: liveness.number("intervals", policy::SILENT_INTERVALS, 1..=u32::MAX)?,
             http2: Http2Config::read(&liveness)?,
         })
     }
@@ -362,9 +384,17 @@ impl ServicesConfig {
     fn read(root: &Section<'_>) -> Result<Self, Fault> {
         let services = root.section("services", &["connect_timeout", "idle_timeout", "max_idle"])?;
         Ok(Self {
-            connect_timeout: services.duration("connect_timeout", secs(5), positive(secs(300)))?,
-            idle_timeout: services.duration("idle_timeout", secs(4), positive(LONGEST))?,
-            max_idle: services.number("max_idle", 256, 0..=u32::MAX)?,
+            connect_timeout: services.duration(
+                "connect_timeout",
+                policy::SERVICE_CONNECT_TIMEOUT,
+                positive(policy::EXCHANGE_MAX),
+            )?,
+            idle_timeout: services.duration(
+                "idle_timeout",
+                policy::SERVICE_IDLE_TIMEOUT,
+                positive(policy::DURATION_MAX),
+            )?,
+            max_idle: services.number("max_idle", policy::SERVICE_MAX_IDLE, 0..=u32::MAX)?,
         })
     }
 }

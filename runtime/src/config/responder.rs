@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use eddy_core::duplicates::Policy;
 use eddy_core::identity::ClusterName;
+use eddy_core::policy;
 use eddy_core::router::Names;
 
 use super::error::{Fault, Problem};
 use super::section::{Item, Section, Unique};
 use super::shared::{
-    AccessLogConfig, AdminConfig, Http2Config, LONGEST, Listens, LogConfig, NodeConfig, StatsConfig,
-    TracesConfig, drain_timeout, millis, or_none, positive, secs, workers,
+    AccessLogConfig, AdminConfig, Http2Config, Listens, LogConfig, NodeConfig, StatsConfig, TracesConfig,
+    drain_timeout, or_none, positive, workers,
 };
 use super::value;
-
-/// Where Envoy's initiators send their handshakes unless told otherwise.
-pub(super) const DEFAULT_PATH: &str = "/reverse_connections/request";
 
 const KEYS: &[&str] = &[
     "node",
@@ -139,7 +137,7 @@ impl ResponderConfig {
         let admin = listens
             .read_section(&root, "admin")?
             .map(|listen| AdminConfig { listen });
-        let stats = StatsConfig::read(&root, "reverse_tunnel_acceptor")?;
+        let stats = StatsConfig::read(&root, policy::RESPONDER_STATS_PREFIX)?;
         let tunnels = ListenConfig::read(&root.required("tunnels")?, &mut listens)?;
         let egress = EgressConfig::read(&root.required("egress")?, &mut listens, tunnels.tenant_isolation)?;
         Ok(Self {
@@ -176,29 +174,40 @@ impl ListenConfig {
             "http2",
         ])?;
         let required_cluster = tunnels.optional("required_cluster");
-        let handshake_timeout = tunnels.duration("handshake_timeout", secs(10), positive(secs(300)))?;
+        let handshake_timeout = tunnels.duration(
+            "handshake_timeout",
+            policy::HANDSHAKE_TIMEOUT,
+            positive(policy::EXCHANGE_MAX),
+        )?;
         let first_byte_timeout = tunnels.duration(
             "first_byte_timeout",
-            secs(3).min(handshake_timeout),
+            policy::FIRST_BYTE_TIMEOUT.min(handshake_timeout),
             positive(handshake_timeout),
         )?;
-        let max_pending_handshakes = tunnels.number("max_pending_handshakes", 1024, 1..=u32::MAX)?;
-        // Half of the table: one source cannot fill it, and a site behind NAT still has hundreds of places.
-        let share = (max_pending_handshakes / 2).max(1);
+        let max_pending_handshakes = tunnels.number(
+            "max_pending_handshakes",
+            policy::MAX_PENDING_HANDSHAKES,
+            1..=u32::MAX,
+        )?;
+        let share = policy::max_pending_per_source(max_pending_handshakes);
         Ok(Self {
             listen: listens.read(&tunnels.required("listen")?)?,
-            ping_interval: tunnels.duration("ping_interval", secs(1), secs(1)..=secs(300))?,
-            ping_misses: tunnels.number("ping_misses", 3, 1..=u32::MAX)?,
+            ping_interval: tunnels.duration(
+                "ping_interval",
+                policy::PING_INTERVAL,
+                policy::PING_INTERVAL_MIN..=policy::EXCHANGE_MAX,
+            )?,
+            ping_misses: tunnels.number("ping_misses", policy::PING_MISSES, 1..=u32::MAX)?,
             handshake_timeout,
             first_byte_timeout,
-            path: tunnels.text("path", DEFAULT_PATH.to_owned(), value::path)?,
+            path: tunnels.text("path", policy::HANDSHAKE_PATH.to_owned(), value::path)?,
             http_upgrade: tunnels.flag("http_upgrade", false)?,
             tenant_isolation: tunnels.flag("tenant_isolation", false)?,
             required_cluster: required_cluster
                 .map(|item| item.text(value::cluster_name))
                 .transpose()?,
             duplicates: tunnels.text("duplicates", Policy::Pool, value::duplicates)?,
-            settle: tunnels.duration("settle", millis(30), or_none(secs(10)))?,
+            settle: tunnels.duration("settle", policy::SETTLE, or_none(policy::SETTLE_MAX))?,
             max_pending_handshakes,
             max_pending_per_source: tunnels.number("max_pending_per_source", share, 0..=u32::MAX)?,
             http2: Http2Config::read(&tunnels)?,
@@ -235,9 +244,13 @@ impl EgressConfig {
             host_id,
             tenant: tenant(&egress, tenant_isolation)?,
             routes,
-            reconnect_grace: egress.duration("reconnect_grace", secs(1), or_none(secs(60)))?,
-            max_waiting: egress.number("max_waiting", 1024, 0..=u32::MAX)?,
-            drain_delay: egress.duration("drain_delay", secs(1), or_none(secs(60)))?,
+            reconnect_grace: egress.duration(
+                "reconnect_grace",
+                policy::RECONNECT_GRACE,
+                or_none(policy::GRACE_MAX),
+            )?,
+            max_waiting: egress.number("max_waiting", policy::MAX_WAITING, 0..=u32::MAX)?,
+            drain_delay: egress.duration("drain_delay", policy::DRAIN_DELAY, or_none(policy::GRACE_MAX))?,
         })
     }
 }
@@ -290,8 +303,12 @@ impl EgressRoute {
         prefixes.admit(text.clone(), &prefix, format!("{text:?}"))?;
         Ok(Self {
             prefix: text,
-            timeout: route.duration("timeout", secs(30), or_none(LONGEST))?,
-            body_idle_timeout: route.duration("body_idle_timeout", secs(60), or_none(LONGEST))?,
+            timeout: route.duration("timeout", policy::EGRESS_TIMEOUT, or_none(policy::DURATION_MAX))?,
+            body_idle_timeout: route.duration(
+                "body_idle_timeout",
+                policy::BODY_IDLE_TIMEOUT,
+                or_none(policy::DURATION_MAX),
+            )?,
             retry: route.flag("retry", true)?,
         })
     }

@@ -6,16 +6,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use eddy_core::identity::{ClusterId, NodeId};
+use eddy_core::policy;
 
 use super::error::{Fault, Problem};
 use super::section::{Item, Section, Unique};
 use super::value;
-
-/// The longest wait that can be configured for anything.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
-/// The most workers that can be asked for; each is a thread.
-const WORKERS_MAX: u16 = 1024;
 
 /// Who this process is.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,17 +107,9 @@ pub struct Http2Config {
     pub max_streams: u32,
 }
 
-pub(super) const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-pub(super) const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
 /// Durations that must not be zero.
 pub(super) const fn positive(most: Duration) -> RangeInclusive<Duration> {
-    millis(1)..=most
+    policy::DURATION_MIN..=most
 }
 
 /// Durations of which zero means none.
@@ -146,7 +133,7 @@ impl StatsConfig {
         Ok(Self {
             prefix: stats.text("prefix", prefix.to_owned(), value::stats_prefix)?,
             detailed: stats.flag("detailed", false)?,
-            max_series: stats.number("max_series", 10_000, 0..=u32::MAX)?,
+            max_series: stats.number("max_series", policy::MAX_SERIES, 0..=u32::MAX)?,
         })
     }
 }
@@ -155,7 +142,7 @@ impl LogConfig {
     pub(super) fn read(root: &Section<'_>) -> Result<Self, Fault> {
         let log = root.section("log", &["filter", "format"])?;
         Ok(Self {
-            filter: log.text("filter", "info".to_owned(), value::log_filter)?,
+            filter: log.text("filter", policy::LOG_FILTER.to_owned(), value::log_filter)?,
             format: log.text("format", LogFormat::Text, value::log_format)?,
         })
     }
@@ -187,9 +174,17 @@ impl Http2Config {
     pub(super) fn read(parent: &Section<'_>) -> Result<Self, Fault> {
         let http2 = parent.section("http2", &["ping_interval", "ping_timeout", "max_streams"])?;
         Ok(Self {
-            ping_interval: http2.duration("ping_interval", secs(1), positive(secs(300)))?,
-            ping_timeout: http2.duration("ping_timeout", secs(1), positive(secs(300)))?,
-            max_streams: http2.number("max_streams", 1024, 1..=u32::MAX)?,
+            ping_interval: http2.duration(
+                "ping_interval",
+                policy::HTTP2_PING_INTERVAL,
+                positive(policy::EXCHANGE_MAX),
+            )?,
+            ping_timeout: http2.duration(
+                "ping_timeout",
+                policy::HTTP2_PING_TIMEOUT,
+                positive(policy::EXCHANGE_MAX),
+            )?,
+            max_streams: http2.number("max_streams", policy::MAX_STREAMS, 1..=u32::MAX)?,
         })
     }
 }
@@ -197,14 +192,18 @@ impl Http2Config {
 /// How many workers: by default, as many as there are CPUs.
 pub(super) fn workers(root: &Section<'_>) -> Result<u16, Fault> {
     let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let default = u32::try_from(cpus).unwrap_or(u32::MAX).min(WORKERS_MAX.into());
-    let workers = root.number("workers", default, 1..=WORKERS_MAX.into())?;
-    Ok(u16::try_from(workers).unwrap_or(WORKERS_MAX))
+    let default = u32::try_from(cpus).unwrap_or(u32::MAX).min(policy::WORKERS_MAX);
+    let workers = root.number("workers", default, 1..=policy::WORKERS_MAX)?;
+    Ok(u16::try_from(workers).unwrap_or(u16::MAX))
 }
 
 /// How long a process waits for what is under way when it is told to stop.
 pub(super) fn drain_timeout(root: &Section<'_>) -> Result<Duration, Fault> {
-    root.duration("drain_timeout", secs(10), or_none(LONGEST))
+    root.duration(
+        "drain_timeout",
+        policy::DRAIN_TIMEOUT,
+        or_none(policy::DURATION_MAX),
+    )
 }
 
 /// The addresses that a process listens on: each once, as the system would let two listeners share one and

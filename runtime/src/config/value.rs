@@ -7,17 +7,12 @@ use std::time::Duration;
 use eddy_core::address::TunnelAddress;
 use eddy_core::duplicates::Policy;
 use eddy_core::identity::{ClusterId, ClusterName, NodeId, TenantId};
+use eddy_core::policy::{HOST_BYTES_MAX, PATH_BYTES_MAX};
 use hyper::header::HeaderName;
 
 use super::error::Problem;
 use super::shared::LogFormat;
 use super::{HostPort, Protocol};
-
-/// The longest path or path prefix, in bytes (wire.md 13).
-const PATH_BYTES_MAX: usize = 255;
-
-/// The longest name of a host, in bytes (RFC 1035).
-const HOST_BYTES_MAX: usize = 253;
 
 fn form<T>(found: &str, rule: &'static str) -> Result<T, Problem> {
     Err(Problem::Form {
