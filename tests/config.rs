@@ -4,10 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use eddy_core::dialer::DialerPolicy;
-use eddy_core::handshake::request::Demands;
-use eddy_core::keepalive::{PingPolicy, SilencePolicy};
-use eddy_core::policy;
 use eddy_runtime::config::{Config, ConfigError, Names, Protocol};
 
 const RESPONDER: &str = "\
@@ -167,73 +163,6 @@ fn defaults_of_pending_handshakes_follow_the_keys_that_bound_them() {
     assert_eq!(of("  max_pending_handshakes: 1\n"), (Duration::from_secs(3), 1));
 }
 
-/// The defaults of the configuration are those of `eddy_core::policy`, and so are the policies with which the core is tested.
-#[test]
-fn a_minimal_configuration_is_the_policy_of_the_core() {
-    let Config::Responder(hub) = parse(RESPONDER) else {
-        panic!("no responder")
-    };
-    let ping = PingPolicy::default();
-    assert_eq!(
-        (hub.tunnels.ping_interval, hub.tunnels.ping_misses),
-        (ping.interval, ping.misses)
-    );
-    assert_eq!(
-        (hub.tunnels.path, hub.tunnels.http_upgrade),
-        (Demands::default().path, false)
-    );
-    let tunnels = [
-        (hub.tunnels.handshake_timeout, policy::HANDSHAKE_TIMEOUT),
-        (hub.tunnels.first_byte_timeout, policy::FIRST_BYTE_TIMEOUT),
-        (hub.tunnels.settle, policy::SETTLE),
-        (hub.tunnels.http2.ping_interval, policy::HTTP2_PING_INTERVAL),
-        (hub.tunnels.http2.ping_timeout, policy::HTTP2_PING_TIMEOUT),
-        (hub.egress.reconnect_grace, policy::RECONNECT_GRACE),
-        (hub.egress.drain_delay, policy::DRAIN_DELAY),
-        (hub.egress.routes[0].timeout, policy::EGRESS_TIMEOUT),
-        (hub.egress.routes[0].body_idle_timeout, policy::BODY_IDLE_TIMEOUT),
-        (hub.drain_timeout, policy::DRAIN_TIMEOUT),
-    ];
-    tunnels
-        .iter()
-        .for_each(|(shipped, policy)| assert_eq!(shipped, policy));
-    assert_eq!(hub.tunnels.max_pending_handshakes, policy::MAX_PENDING_HANDSHAKES);
-    assert_eq!(hub.tunnels.http2.max_streams, policy::MAX_STREAMS);
-    assert_eq!(hub.egress.max_waiting, policy::MAX_WAITING);
-    assert_eq!(hub.stats.prefix, policy::RESPONDER_STATS_PREFIX);
-    assert_eq!(hub.stats.max_series, policy::MAX_SERIES);
-
-    let Config::Initiator(edge) = parse(INITIATOR) else {
-        panic!("no initiator")
-    };
-    let dialer = DialerPolicy::default();
-    let dial = &edge.dial;
-    assert_eq!(dial.max_in_flight, dialer.max_dials);
-    let silence = SilencePolicy::default();
-    assert_eq!(edge.liveness.intervals, silence.intervals);
-    let durations = [
-        (dial.timeout, dialer.dial_timeout),
-        (dial.overlap, dialer.overlap),
-        (dial.stable_after, dialer.stable_after),
-        (edge.drain_timeout, dialer.drain_timeout),
-        (dial.first_retry, dialer.backoff.first),
-        (dial.refused_max, dialer.backoff.refused_max),
-        (dial.silent_max, dialer.backoff.silent_max),
-        (dial.rejected_max, dialer.backoff.rejected_max),
-        (edge.liveness.first_ping, silence.first),
-        (edge.dial.dns_refresh, policy::DNS_REFRESH),
-        (edge.routes[0].timeout, policy::SERVICE_TIMEOUT),
-        (edge.routes[0].body_idle_timeout, policy::BODY_IDLE_TIMEOUT),
-        (edge.services.connect_timeout, policy::SERVICE_CONNECT_TIMEOUT),
-        (edge.services.idle_timeout, policy::SERVICE_IDLE_TIMEOUT),
-    ];
-    durations
-        .iter()
-        .for_each(|(shipped, policy)| assert_eq!(shipped, policy));
-    assert_eq!(edge.services.max_idle, policy::SERVICE_MAX_IDLE);
-    assert_eq!(edge.stats.prefix, policy::INITIATOR_STATS_PREFIX);
-}
-
 #[test]
 fn the_effective_configuration_parses_back_to_the_same() {
     for text in FILES.iter().map(|(_, text)| *text).chain([RESPONDER, INITIATOR]) {
@@ -250,7 +179,7 @@ fn a_file_that_is_missing_or_empty_or_no_yaml_says_so() {
     assert!(matches!(error, ConfigError::Read { .. }));
     assert_eq!(
         error.to_string(),
-        "/nowhere/eddy.yaml: cannot be read: No such file or directory (os error 2)"
+        "/nowhere/eddy.yaml: cannot read the file: No such file or directory (os error 2)"
     );
     for empty in ["", "\n", "# only a comment\n", "---\n", "~"] {
         assert!(
@@ -260,14 +189,17 @@ fn a_file_that_is_missing_or_empty_or_no_yaml_says_so() {
     }
     assert_eq!(
         refusal(""),
-        "f: is empty; docs/configuration.md shows what belongs into it"
+        "f: empty configuration; docs/configuration.md has examples"
     );
-    assert_eq!(refusal("node: {id: a\n"), "f:1:7: not YAML: unclosed bracket '{'");
+    assert_eq!(
+        refusal("node: {id: a\n"),
+        "f:1:7: invalid YAML: unclosed bracket '{'"
+    );
     refuses(
         RESPONDER,
         "workers: 1",
         "workers: 1\nworkers: 2",
-        "f:3:1: not YAML: duplicate mapping key: workers not allowed here",
+        "f:3:1: invalid YAML: duplicate mapping key: workers not allowed here",
     );
 }
 
@@ -369,6 +301,73 @@ fn every_mistake_gets_its_own_message() {
 }
 
 #[test]
+fn the_old_spelling_of_a_key_is_accepted_with_a_warning() {
+    let of = |keys: &str| {
+        let text = INITIATOR.replace("workers: 1", keys);
+        let Config::Initiator(config) = Config::parse("edge.yaml", &text).unwrap() else {
+            panic!("no initiator")
+        };
+        config
+    };
+    let old = of("liveness: {first_ping: 5s, http2: {ping_timeout: 2s, max_streams: 7}}");
+    let new = of("liveness: {first_ping: 5s, http2: {ping_timeout: 2s}}\nhttp2: {max_streams: 7}");
+    assert_eq!(old, new);
+    assert_eq!(old.http2.max_streams, 7);
+    assert!(new.warnings.lines.is_empty());
+    let said = "edge.yaml:2:54: liveness.http2.max_streams: deprecated key; use http2.max_streams instead";
+    assert_eq!(old.warnings.lines, [said]);
+    let effective = Config::Initiator(old).effective();
+    assert!(effective.contains("\nhttp2:\n  max_streams: 7\n"), "{effective}");
+}
+
+#[test]
+fn eddy_check_prints_warnings_beside_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("edge.yaml");
+    std::fs::write(
+        &path,
+        format!("{INITIATOR}liveness: {{http2: {{max_streams: 7}}}}\n"),
+    )
+    .unwrap();
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_eddy"));
+    let output = check.arg("check").arg("-c").arg(&path).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("http2:\n  max_streams: 7\n"));
+    let said = "edge.yaml:10:20: liveness.http2.max_streams: deprecated key; use http2.max_streams instead";
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.starts_with("eddy: warning: ") && stderr.contains(said),
+        "{stderr}"
+    );
+}
+
+/// The log's own parser accepts every filter that the configuration accepts.
+#[test]
+fn the_filters_of_the_log_are_those_of_the_configuration() {
+    let accepts = |filter: &str| {
+        let text = RESPONDER.replace("workers: 1", &format!("log: {{filter: '{filter}'}}"));
+        Config::parse("f", &text).is_ok()
+    };
+    for good in [
+        "info",
+        "OFF",
+        "warn,eddy_runtime=debug",
+        "eddy_runtime::http=trace",
+        "a-b=off",
+        "a.b",
+    ] {
+        assert!(accepts(good), "{good}");
+        assert!(
+            good.parse::<tracing_subscriber::filter::Targets>().is_ok(),
+            "{good}"
+        );
+    }
+    for bad in ["", "a=loud", "a=b=info", "a=", "=info", "info,", "a b"] {
+        assert!(!accepts(bad), "{bad}");
+    }
+}
+
+#[test]
 fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
     let text = "node: {id: a, cluster: b}\nadmin: {listen: ':8889'}\ntunnels: {listen: 0.0.0.0:1}\n\
         egress: {listen: 0.0.0.0:2, host_id: [x], routes: [{prefix: /}]}\n";
@@ -378,7 +377,7 @@ fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
     assert_eq!(config.admin.unwrap().listen, "127.0.0.1:8889".parse().unwrap());
     let everywhere = refusal(&text.replace("0.0.0.0:1", "':1'"));
     assert!(
-        everywhere.contains("tunnels.listen: \":1\" names no IP address"),
+        everywhere.contains("tunnels.listen: invalid listen address \":1\": missing IP address"),
         "{everywhere}"
     );
 }
@@ -386,7 +385,8 @@ fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
 #[test]
 fn a_path_has_at_most_255_bytes() {
     let long = format!("/{}", "x".repeat(255));
-    let said = format!("f:9:16: egress.routes[0].prefix: {long:?} is too long; a path has at most 255 bytes");
+    let said =
+        format!("f:9:16: egress.routes[0].prefix: invalid path {long:?}: a path has at most 255 bytes");
     refuses(RESPONDER, "/a", &long, &said);
     parse(&RESPONDER.replace("/a", &long[..255]));
 }
@@ -463,7 +463,8 @@ fn keys(effective: &str) -> Vec<(String, String)> {
         let text = line.trim_start_matches([' ', '-']);
         let depth = line.len() - text.len();
         above.retain(|(outer, _)| *outer < depth);
-        let Some((key, value)) = text.split_once(':').filter(|_| !line.contains("- \"")) else {
+        let section = text.strip_suffix(':').map(|key| (key, ""));
+        let Some((key, value)) = section.or_else(|| text.split_once(": ")) else {
             continue;
         };
         let path = match above.last() {

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::duration;
+use super::document::Problem;
+use super::document::duration;
 
 fn form<T>(found: &str, rule: &'static str) -> Result<T, Problem> {
     Err(Problem::Form {

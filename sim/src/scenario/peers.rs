@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eddy_runtime::config::document::{Fault, Item, Section};
+use super::document::{Fault, Item, Section};
 
 use super::hosts::{self, Process, Role};
 
