@@ -179,7 +179,7 @@ fn a_file_that_is_missing_or_empty_or_no_yaml_says_so() {
     assert!(matches!(error, ConfigError::Read { .. }));
     assert_eq!(
         error.to_string(),
-        "/nowhere/eddy.yaml: cannot be read: No such file or directory (os error 2)"
+        "/nowhere/eddy.yaml: cannot read the file: No such file or directory (os error 2)"
     );
     for empty in ["", "\n", "# only a comment\n", "---\n", "~"] {
         assert!(
@@ -189,14 +189,17 @@ fn a_file_that_is_missing_or_empty_or_no_yaml_says_so() {
     }
     assert_eq!(
         refusal(""),
-        "f: is empty; docs/configuration.md shows what belongs into it"
+        "f: empty configuration; docs/configuration.md has examples"
     );
-    assert_eq!(refusal("node: {id: a\n"), "f:1:7: not YAML: unclosed bracket '{'");
+    assert_eq!(
+        refusal("node: {id: a\n"),
+        "f:1:7: invalid YAML: unclosed bracket '{'"
+    );
     refuses(
         RESPONDER,
         "workers: 1",
         "workers: 1\nworkers: 2",
-        "f:3:1: not YAML: duplicate mapping key: workers not allowed here",
+        "f:3:1: invalid YAML: duplicate mapping key: workers not allowed here",
     );
 }
 
@@ -298,6 +301,73 @@ fn every_mistake_gets_its_own_message() {
 }
 
 #[test]
+fn the_old_spelling_of_a_key_is_accepted_with_a_warning() {
+    let of = |keys: &str| {
+        let text = INITIATOR.replace("workers: 1", keys);
+        let Config::Initiator(config) = Config::parse("edge.yaml", &text).unwrap() else {
+            panic!("no initiator")
+        };
+        config
+    };
+    let old = of("liveness: {first_ping: 5s, http2: {ping_timeout: 2s, max_streams: 7}}");
+    let new = of("liveness: {first_ping: 5s, http2: {ping_timeout: 2s}}\nhttp2: {max_streams: 7}");
+    assert_eq!(old, new);
+    assert_eq!(old.http2.max_streams, 7);
+    assert!(new.warnings.lines.is_empty());
+    let said = "edge.yaml:2:54: liveness.http2.max_streams: deprecated key; use http2.max_streams instead";
+    assert_eq!(old.warnings.lines, [said]);
+    let effective = Config::Initiator(old).effective();
+    assert!(effective.contains("\nhttp2:\n  max_streams: 7\n"), "{effective}");
+}
+
+#[test]
+fn eddy_check_prints_warnings_beside_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("edge.yaml");
+    std::fs::write(
+        &path,
+        format!("{INITIATOR}liveness: {{http2: {{max_streams: 7}}}}\n"),
+    )
+    .unwrap();
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_eddy"));
+    let output = check.arg("check").arg("-c").arg(&path).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("http2:\n  max_streams: 7\n"));
+    let said = "edge.yaml:10:20: liveness.http2.max_streams: deprecated key; use http2.max_streams instead";
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.starts_with("eddy: warning: ") && stderr.contains(said),
+        "{stderr}"
+    );
+}
+
+/// The log's own parser accepts every filter that the configuration accepts.
+#[test]
+fn the_filters_of_the_log_are_those_of_the_configuration() {
+    let accepts = |filter: &str| {
+        let text = RESPONDER.replace("workers: 1", &format!("log: {{filter: '{filter}'}}"));
+        Config::parse("f", &text).is_ok()
+    };
+    for good in [
+        "info",
+        "OFF",
+        "warn,eddy_runtime=debug",
+        "eddy_runtime::http=trace",
+        "a-b=off",
+        "a.b",
+    ] {
+        assert!(accepts(good), "{good}");
+        assert!(
+            good.parse::<tracing_subscriber::filter::Targets>().is_ok(),
+            "{good}"
+        );
+    }
+    for bad in ["", "a=loud", "a=b=info", "a=", "=info", "info,", "a b"] {
+        assert!(!accepts(bad), "{bad}");
+    }
+}
+
+#[test]
 fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
     let text = "node: {id: a, cluster: b}\nadmin: {listen: ':8889'}\ntunnels: {listen: 0.0.0.0:1}\n\
         egress: {listen: 0.0.0.0:2, host_id: [x], routes: [{prefix: /}]}\n";
@@ -307,7 +377,7 @@ fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
     assert_eq!(config.admin.unwrap().listen, "127.0.0.1:8889".parse().unwrap());
     let everywhere = refusal(&text.replace("0.0.0.0:1", "':1'"));
     assert!(
-        everywhere.contains("tunnels.listen: \":1\" names no IP address"),
+        everywhere.contains("tunnels.listen: invalid listen address \":1\": missing IP address"),
         "{everywhere}"
     );
 }
@@ -315,7 +385,8 @@ fn the_admin_is_on_the_loopback_address_where_no_other_is_named() {
 #[test]
 fn a_path_has_at_most_255_bytes() {
     let long = format!("/{}", "x".repeat(255));
-    let said = format!("f:9:16: egress.routes[0].prefix: {long:?} is too long; a path has at most 255 bytes");
+    let said =
+        format!("f:9:16: egress.routes[0].prefix: invalid path {long:?}: a path has at most 255 bytes");
     refuses(RESPONDER, "/a", &long, &said);
     parse(&RESPONDER.replace("/a", &long[..255]));
 }
@@ -392,7 +463,8 @@ fn keys(effective: &str) -> Vec<(String, String)> {
         let text = line.trim_start_matches([' ', '-']);
         let depth = line.len() - text.len();
         above.retain(|(outer, _)| *outer < depth);
-        let Some((key, value)) = text.split_once(':').filter(|_| !line.contains("- \"")) else {
+        let section = text.strip_suffix(':').map(|key| (key, ""));
+        let Some((key, value)) = section.or_else(|| text.split_once(": ")) else {
             continue;
         };
         let path = match above.last() {

@@ -78,6 +78,11 @@ fn main() -> ExitCode {
                 Config::Initiator(config) => &config.traces,
             };
             writers::can_send(traces.as_ref())?;
+            if let Config::Initiator(config) = &config {
+                for warning in &config.warnings.lines {
+                    stderr.put(format!("eddy: warning: {warning}\n").as_bytes());
+                }
+            }
             let text = config.effective();
             std::io::stdout()
                 .lock()

@@ -191,6 +191,9 @@ pub(crate) async fn start_initiator(
     logging: Rc<Logging>,
 ) -> Result<Rc<Admin<OsNetwork>>, Failure> {
     let text = Config::Initiator(config.clone()).effective();
+    for warning in &config.warnings.lines {
+        tracing::warn!("{warning}");
+    }
     let clock = Clock::start();
     let admin_listener = match &config.admin {
         Some(admin) => Some(Opening::start("admin.listen", admin.listen, start).await?),

@@ -10,10 +10,7 @@ use std::time::Duration;
 use crate::identity::Identity;
 use crate::time::Instant;
 
-/// Who is away for longer has been taken away, or is somebody's work already.
-pub const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// How many are remembered.
-pub const ABSENCES_MAX: usize = 16_384;
+pub use crate::policy::{ABSENCE_REMEMBERED_FOR as REMEMBERED_FOR, ABSENCES_MAX};
 
 /// Who has how many tunnels, and since when others have none.
 #[derive(Clone, Debug, Default)]

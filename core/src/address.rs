@@ -4,8 +4,7 @@ use std::fmt;
 
 use crate::identity::{ClusterId, ClusterName, IdError, Identity, NodeId, TenantId};
 
-/// The most tunnels per host (wire.md 7.1).
-pub const COUNT_MAX: u32 = 1024;
+pub use crate::policy::TUNNEL_COUNT_MAX as COUNT_MAX;
 
 const SCHEME: &str = "rc://";
 const FORM: &str = "rc://node:cluster:tenant@upstream_cluster:count";

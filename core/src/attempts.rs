@@ -9,12 +9,8 @@ use crate::identity::TunnelId;
 use crate::router::Refusal;
 use crate::time::Instant;
 
-/// How often a request is sent again after it may have left this process.
-pub const RETRIES_MAX: u32 = 3;
-
-/// How long a request that every tunnel has refused waits before it is sent again, doubled with each refusal (40, 80,
-/// 160 ms): the peer's limit of streams is on its way, or what kept it busy ends.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+use crate::policy::REFUSED_STREAM_PAUSE as REFUSED_PAUSE;
+pub use crate::policy::RETRIES_MAX;
 
 /// Why an attempt has brought no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
+use crate::policy;
 use crate::rng::Rng;
 
-/// No wait is shorter, so that a host which hangs up at once is never hammered.
-pub const FLOOR: Duration = Duration::from_millis(10);
+pub use crate::policy::REDIAL_MIN as FLOOR;
 
 /// The ceilings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,10 @@ pub struct BackoffPolicy {
 impl Default for BackoffPolicy {
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(50),
-            // A responder that is back is found within a quarter of a second: 200 ms, a handshake, and its rest of 30 ms.
-            refused_max: Duration::from_millis(200),
-            // With `DialerPolicy::overlap`, a link that heals is tried within 0.7 s.
-            silent_max: Duration::from_millis(500),
-            rejected_max: Duration::from_secs(10),
+            first: policy::FIRST_RETRY,
+            refused_max: policy::REFUSED_MAX,
+            silent_max: policy::SILENT_MAX,
+            rejected_max: policy::REJECTED_MAX,
         }
     }
 }

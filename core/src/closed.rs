@@ -9,10 +9,7 @@ use crate::close::CloseReason;
 use crate::identity::{Identity, TunnelId};
 use crate::time::Instant;
 
-/// How many ends are remembered of one identity.
-pub const PER_IDENTITY: usize = 20;
-/// How many in all.
-pub const IN_ALL: usize = 4096;
+pub use crate::policy::{CLOSED_MAX as IN_ALL, CLOSED_PER_IDENTITY_MAX as PER_IDENTITY};
 
 /// The end of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,17 +4,12 @@
 //! at once the oldest are forgotten, whose requests are then refused at once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use crate::identity::{ClusterId, Identity, NodeId, TenantId};
 use crate::router::{Names, RouteKey};
 use crate::time::Instant;
 
-/// For so long a return is expected: longer than the longest pause of a dialer whose host answers (500 ms) and a
-/// restart together, shorter than people wait before they look for themselves.
-pub const EXPECTED_FOR: Duration = Duration::from_secs(10);
-/// How many departures are remembered.
-pub const DEPARTURES_MAX: usize = 4096;
+pub use crate::policy::{DEPARTURES_MAX, EXPECTED_FOR};
 
 /// When, and the how manieth departure it was: two may be at one instant.
 type Last = (Instant, u64);
@@ -124,6 +119,8 @@ impl Departures {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;

@@ -4,14 +4,10 @@
 //! Facts about tunnels travel in order and are never lost, so copies are the same once the facts have arrived. If they are
 //! not, it is a bug; but a node that a worker has forgotten must not stay unreachable until its tunnel ends.
 
-use std::time::Duration;
-
 use crate::identity::TunnelId;
 use crate::rng::Rng;
 
-/// How often a worker sends its digest to the others. A copy is repaired at the second digest in a row that differs, as one
-/// may overtake the consequences of a fact of a third worker: so within a second.
-pub const EVERY: Duration = Duration::from_millis(400);
+pub use crate::policy::DIGEST_INTERVAL as EVERY;
 
 /// What others know of a tunnel that may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

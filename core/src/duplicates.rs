@@ -10,8 +10,7 @@ use crate::identity::{Identity, NodeId, TenantId, TunnelId};
 use crate::instance::Instance;
 use crate::time::Instant;
 
-/// How many superseded processes of one node id are remembered: more than anybody starts by mistake.
-pub const SUPERSEDED_MAX: usize = 16;
+pub use crate::policy::SUPERSEDED_MAX;
 
 /// What becomes of tunnels from several processes under one node id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

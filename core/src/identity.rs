@@ -4,8 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest identifier, in bytes (wire.md 7.1).
-pub const ID_BYTES_MAX: usize = 255;
+pub use crate::policy::ID_BYTES_MAX;
 
 /// Why a text is no identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //! The bytes of one socket: [`handshake`], [`keepalive`]. The initiator: [`address`], [`backoff`], [`dialer`],
 //! [`shared_socket`].
 //! The responder: [`admission`], [`registry`], [`cache`], [`departures`], [`absences`], [`router`]. Both: [`stats`], [`timings`],
-//! [`traceparent`], [`line_limit`].
+//! [`traceparent`], [`line_limit`]. The values of all timings and limits: [`policy`].
 
 pub mod absences;
 pub mod address;
@@ -28,6 +28,7 @@ pub mod identity;
 pub mod instance;
 pub mod keepalive;
 pub mod line_limit;
+pub mod policy;
 pub mod registry;
 pub mod responder;
 pub mod rng;

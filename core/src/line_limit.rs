@@ -10,14 +10,9 @@
 //! written 1 2 3 4 5              "4 suppressed"
 //! ```
 
-use std::time::Duration;
-
 use crate::time::{Deadline, Instant};
 
-/// How many lines of one kind are written per window.
-pub const LINES_MAX: u32 = 5;
-/// The length of a window.
-pub const WINDOW: Duration = Duration::from_secs(1);
+pub use crate::policy::{LOG_LINES_MAX as LINES_MAX, LOG_WINDOW as WINDOW};
 
 /// Whether the line of an event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +73,8 @@ impl LineLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -6,22 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::close::CloseReason;
 use crate::time::Instant;
 
-/// A break counts if it comes within this time after the upgrade to HTTP/2. With Envoy 1.39.3 under 30 concurrent requests it
-/// comes within 0.1 to 3 s.
-pub const EARLY: Duration = Duration::from_secs(5);
-/// The number of early breaks that lead to advice, if they come within [`PERIOD`].
-pub const BREAKS_MIN: usize = 3;
-/// See [`BREAKS_MIN`].
-pub const PERIOD: Duration = Duration::from_secs(60);
-/// The minimum time between two pieces of advice on one host.
-pub const ADVICE_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// The number of hosts that are remembered. Breaks of further hosts are ignored.
-pub const HOSTS_MAX: usize = 1024;
+pub use crate::policy::{
+    SHARED_SOCKET_ADVICE_INTERVAL as ADVICE_INTERVAL, SHARED_SOCKET_BREAKS_MIN as BREAKS_MIN,
+    SHARED_SOCKET_EARLY as EARLY, SHARED_SOCKET_HOSTS_MAX as HOSTS_MAX, SHARED_SOCKET_PERIOD as PERIOD,
+};
 
 /// What is remembered of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +85,8 @@ impl SharedSocketWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(seconds: u64) -> Instant {

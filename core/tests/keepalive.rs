@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use eddy_core::keepalive::{EchoAction, Echoer, PING, PingAction, PingPolicy, Pinger, SilencePolicy};
+use eddy_core::policy::{PING_JITTER_PERCENT_MAX, SILENCE_MIN, SILENT_INTERVALS};
 use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
 use proptest::prelude::*;
@@ -70,17 +71,12 @@ struct World {
     dead_at: Option<Instant>,
 }
 
-/// What the echoer grants any peer.
-fn patience_min() -> Duration {
-    Duration::from_millis(2_800)
-}
-
 impl World {
     fn new(policy: PingPolicy, seed: u64, longest_delay: Duration) -> Self {
         let mut rng = Rng::from_seed(seed);
         let patience = SilencePolicy {
             first: policy.interval * 5,
-            intervals: 3,
+            ..SilencePolicy::default()
         };
         Self {
             now: Instant::ZERO,
@@ -186,11 +182,14 @@ impl World {
     }
 }
 
-/// A policy, and a delay of one way with which nobody may be declared dead.
+/// A policy, and a delay of one way with which nobody may be declared dead: the echo arrives before the last miss, and the
+/// longest gap between pings, an interval with its jitter and a round trip, is within the initiator's patience after the
+/// shortest gap, an interval.
 fn bearable() -> impl Strategy<Value = (PingPolicy, Duration)> {
     (1_000..20_000u64, 1..5u32, 0..1_000u32).prop_map(|(interval, misses, share)| {
         let interval = Duration::from_millis(interval);
-        let round_trip = (interval / 2 * misses).min(interval * 185 / 100);
+        let slack = interval * (SILENT_INTERVALS * 100 - (100 + PING_JITTER_PERCENT_MAX)) / 100;
+        let round_trip = (interval / 2 * misses).min(slack);
         let delay = (round_trip * share / 1_000 / 2).saturating_sub(Duration::from_micros(2));
         (PingPolicy { interval, misses }, delay)
     })
@@ -235,7 +234,7 @@ proptest! {
         prop_assert_eq!(world.over.0, Some(PingAction::Dead));
         prop_assert!(world.dead_at.unwrap() <= world.echoed_at + patience);
         let longest_gap = policy.interval * 115 / 100 + delay * 2;
-        let patience = (longest_gap * 3).max(policy.interval * 5).max(patience_min());
+        let patience = (longest_gap * SILENT_INTERVALS).max(policy.interval * 5).max(SILENCE_MIN);
         prop_assert!(world.silent_at.unwrap() <= cut + patience);
     }
 

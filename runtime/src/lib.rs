@@ -6,7 +6,6 @@
 pub mod admin;
 mod api;
 pub mod clock;
-pub mod config;
 pub mod hello;
 mod http;
 pub mod initiator;
@@ -18,3 +17,5 @@ pub mod overview;
 pub mod record;
 pub mod report;
 pub mod responder;
+
+pub use eddy_config as config;

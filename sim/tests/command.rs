@@ -321,7 +321,7 @@ fn wrong_input_is_refused_with_its_place() {
 fn a_file_that_is_not_there_and_arguments_that_make_no_sense_are_wrong_input() {
     let output = eddy_sim(&["run", "scenarios/none.yaml"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).starts_with("scenarios/none.yaml: cannot be read:"));
+    assert!(stderr(&output).starts_with("scenarios/none.yaml: cannot read the file:"));
     for arguments in [
         &["run"][..],
         &["explore", "scenarios/01-first-contact.yaml", "--seeds", "0"],

@@ -78,6 +78,43 @@ fn the_runtime_has_no_lock_of_its_own() {
     }
 }
 
+/// The numbers above 1 in a source, without those in comments, strings and unit tests.
+fn numbers(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let outside: String = lines
+        .flat_map(|line| line.split('"').step_by(2).chain(["\n"]))
+        .collect();
+    let words = outside.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let is_number =
+        |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && !["0", "1"].contains(word);
+    words.filter(is_number).map(str::to_owned).collect()
+}
+
+/// `core/src/policy.rs` is the one home of each default and each bound.
+#[test]
+fn defaults_and_bounds_are_in_policy_alone() {
+    for (path, text) in sources("runtime/config/src") {
+        // The units of durations.
+        if !path.ends_with("duration.rs") {
+            assert_eq!(numbers(&text), Vec::<String>::new(), "{}", path.display());
+        }
+    }
+    let mut policies = 0;
+    for (path, text) in sources("core/src") {
+        for (at, _) in text.match_indices("impl Default for ") {
+            let body = &text[at..];
+            let body = &body[..body.find("\n}\n").unwrap_or(body.len())];
+            if body.contains("policy::") {
+                policies += 1;
+                assert_eq!(numbers(body), Vec::<String>::new(), "{}", path.display());
+            }
+            assert!(!body.contains("Duration::from"), "{}: {body}", path.display());
+        }
+    }
+    assert_eq!(policies, 4, "the policies of backoff, dialer, pinger and echoer");
+}
+
 /// What `docs/compared-with-envoy.md` calls its evidence: tests by name, scenarios and tests by file.
 #[test]
 fn the_evidence_of_the_comparison_with_envoy_exists() {

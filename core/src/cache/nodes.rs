@@ -1,16 +1,13 @@
 //! The nodes of the cache, and their tunnels: which of them the next request takes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Attempt;
 use crate::identity::{ClusterId, Identity, TunnelId};
 use crate::router::Refusal;
 use crate::time::Instant;
 
-/// How long a tunnel may owe an answer before others are preferred: above what most services take, far below the
-/// seconds after which a keepalive gives a tunnel up. A slow service costs its tunnel only its turn.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+pub use crate::policy::SUSPECT_AFTER;
 
 /// The part of a node's places, one in so many, that a client with as much in flight does not get.
 const RESERVE_PART: u32 = 4;

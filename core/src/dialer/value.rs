@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::slot::Slot;
 use crate::backoff::{BackoffPolicy, Pace};
 use crate::identity::{ClusterName, WorkerId};
+use crate::policy;
 use crate::time::Instant;
 
 /// A host, and how many tunnels to keep to it.
@@ -41,11 +42,11 @@ impl Default for DialerPolicy {
     fn default() -> Self {
         Self {
             backoff: BackoffPolicy::default(),
-            max_dials: 16,
-            dial_timeout: Duration::from_secs(5),
-            overlap: Duration::from_millis(600),
-            stable_after: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(10),
+            max_dials: policy::MAX_DIALS,
+            dial_timeout: policy::DIAL_TIMEOUT,
+            overlap: policy::DIAL_OVERLAP,
+            stable_after: policy::STABLE_AFTER,
+            drain_timeout: policy::DRAIN_TIMEOUT,
         }
     }
 }

@@ -11,12 +11,7 @@ pub mod response;
 
 pub use refusal::{IdKind, Refusal};
 
-/// Where an initiator asks for a tunnel.
-pub const DEFAULT_PATH: &str = "/reverse_connections/request";
-/// The longest head, in bytes (wire.md 2.3: Envoy's limit).
-pub const HEAD_BYTES_MAX: usize = 60 * 1024;
-/// The most headers (wire.md 2.3: Envoy's limit).
-pub const HEADERS_MAX: usize = 100;
+pub use crate::policy::{HANDSHAKE_PATH as DEFAULT_PATH, HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// In the response to an Eddy: over how many milliseconds to spread redials once the responder refuses connections. A
 /// responder with a large fleet asks for more than the initiator's own `dial.refused_max`.

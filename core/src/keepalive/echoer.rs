@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use super::PING;
 use super::http_start::{self, Start};
+use crate::policy::{self, SILENCE_MIN as PATIENCE_MIN};
 use crate::time::{Deadline, Instant};
-
-/// The least patience, however short the peer's interval: with a ping every 1 to 1.15 s, links that stall for a second and
-/// a half (a handover of a radio link) are borne, and 3 s of silence are not.
-const PATIENCE_MIN: Duration = Duration::from_millis(2_800);
 
 /// When an idle tunnel is called silent (wire.md section 17, rule 8 of the initiator).
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +32,10 @@ impl SilencePolicy {
 }
 
 impl Default for SilencePolicy {
-    /// 10 s and 3: five times Envoy's default interval, and the number that the rule names.
     fn default() -> Self {
         Self {
-            first: Duration::from_secs(10),
-            intervals: 3,
+            first: policy::FIRST_PING,
+            intervals: policy::SILENT_INTERVALS,
         }
     }
 }
@@ -385,8 +381,8 @@ mod tests {
             echoer.on_bytes(at(ping), PING);
             drain(&mut echoer);
         }
-        assert_eq!(echoer.silent_at(), at(6_400 + 3 * 2_300));
-        echoer.handle_timeout(at(6_400 + 3 * 2_300), || None);
+        assert_eq!(echoer.silent_at(), at(6_400 + 2 * 2_300));
+        echoer.handle_timeout(at(6_400 + 2 * 2_300), || None);
         assert_eq!(drain(&mut echoer), [EchoAction::Silent]);
     }
 
@@ -398,12 +394,12 @@ mod tests {
         assert_eq!(early.silent_at(), at(10 + 10_000));
         early.on_bytes(at(2_010), PING);
         drain(&mut early);
-        assert_eq!(early.silent_at(), at(2_010 + 3 * 2_000));
+        assert_eq!(early.silent_at(), at(2_010 + 2 * 2_000));
 
         let mut late = echoer();
-        late.on_bytes(at(5_000), PING);
+        late.on_bytes(at(6_000), PING);
         drain(&mut late);
-        assert_eq!(late.silent_at(), at(5_000 + 3 * 5_000), "a slow responder");
+        assert_eq!(late.silent_at(), at(6_000 + 2 * 6_000), "a slow responder");
     }
 
     #[test]
@@ -418,8 +414,8 @@ mod tests {
     fn another_tunnel_to_a_known_responder_begins_with_what_is_known() {
         let policy = SilencePolicy::default();
         assert_eq!(
-            policy.knowing(Duration::from_secs(1)).first,
-            Duration::from_secs(3)
+            policy.knowing(Duration::from_secs(2)).first,
+            Duration::from_secs(4)
         );
         assert_eq!(
             policy.knowing(Duration::from_secs(60)).first,
@@ -436,7 +432,7 @@ mod tests {
 
     #[test]
     fn patience_is_never_below_two_point_eight_seconds() {
-        for (gap, patience) in [(933, 2_800), (934, 2_802)] {
+        for (gap, patience) in [(1_400, 2_800), (1_401, 2_802)] {
             let mut echoer = echoer();
             echoer.on_bytes(at(gap), PING);
             echoer.on_bytes(at(2 * gap), PING);

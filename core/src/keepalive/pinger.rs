@@ -4,14 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::PING;
+use crate::policy::{
+    self, PING_JITTER_PERCENT_MAX as JITTER_PERCENT_MAX, PING_UNSOLICITED_MAX as UNSOLICITED_MAX,
+};
 use crate::rng::Rng;
 use crate::time::{Deadline, Instant};
-
-/// Echoes that nobody asked for, tolerated between two that somebody did. Envoy tolerates some; a peer that
-/// sends more is no initiator.
-const UNSOLICITED_MAX: u32 = 16;
-/// As Envoy since 1.38.
-const JITTER_PERCENT_MAX: u32 = 15;
 
 /// When to ping, and when to give up.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +21,10 @@ pub struct PingPolicy {
 }
 
 impl Default for PingPolicy {
-    /// 2 s and 3, as Envoy (wire.md section 13).
     fn default() -> Self {
         Self {
-            interval: Duration::from_secs(2),
-            misses: 3,
+            interval: policy::PING_INTERVAL,
+            misses: policy::PING_MISSES,
         }
     }
 }

@@ -19,10 +19,8 @@ use std::time::Duration;
 
 use super::{Action, Gossip, Responder};
 use crate::identity::WorkerId;
+use crate::policy::LAST_GOODBYES;
 use crate::time::{Deadline, Instant};
-
-/// How long the last goodbyes may take, when nobody needs the tunnels any more.
-const LAST_GOODBYES: Duration = Duration::from_millis(200);
 
 /// A phase of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,20 +1,15 @@
 //! Goodbyes to initiators: make before break.
 //!
 //! A tunnel that is sent away is *leaving*: it is chosen where nothing else is. An Eddy gets a GOAWAY, dials a replacement and
-//! serves on; its tunnel is let go after [`PATIENCE`], or at the end of the process's drain. Any other initiator may
+//! serves on; its tunnel is let go after [`REPLACEMENT_TIME`], or at the end of the process's drain. Any other initiator may
 //! read nothing any more once it has read a GOAWAY (Envoy 1.40 swallows all frames after it), so its tunnel is let go
 //! instead: its requests end, and the HTTP/2 library says GOAWAY with the last one.
 
-use std::time::Duration;
-
 use super::{Action, Command, Responder};
 use crate::identity::TunnelId;
+use crate::policy::REPLACEMENT_TIME;
 use crate::selection::Selection;
 use crate::time::Instant;
-
-/// How long a single tunnel that was sent away is still used where nothing else is: its replacement takes a dial, and where
-/// that is refused at first, some more.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Responder {
     /// Sends the selected tunnels of this worker away. Returns how many those are.
@@ -41,7 +36,7 @@ impl Responder {
         let command = if is_mover {
             // The end of a process is the end of its tunnels.
             if !self.drain.is_draining() {
-                self.patience.insert(tunnel, now + PATIENCE);
+                self.patience.insert(tunnel, now + REPLACEMENT_TIME);
             }
             Command::SayGoodbye
         } else {

@@ -8,19 +8,8 @@ use crate::handshake::Refusal;
 use crate::handshake::request::{Announcement, Demands};
 use crate::identity::{Identity, TunnelId};
 use crate::instance::Instance;
+use crate::policy::{COME_BACK_EACH, COME_BACK_MAX, COME_BACK_MIN, REDIAL_SPREAD_EACH, REDIAL_SPREAD_MIN};
 use crate::registry::Placement;
-
-/// How long an initiator is told to stay away that came on top of too many. It is spread, so that a stampede does not return
-/// as one.
-const COME_BACK_MIN: Duration = Duration::from_secs(1);
-/// The longest time if no more initiators are away than this spreads.
-const COME_BACK_MAX: Duration = Duration::from_secs(5);
-/// How much longer it is, at most, for each initiator that is away: 2,000 dials per second.
-const COME_BACK_EACH: Duration = Duration::from_micros(500);
-/// The spread of a fleet's redials for each of its tunnels: 10,000 dials per second.
-const REDIAL_SPREAD_EACH: Duration = Duration::from_micros(100);
-/// Fleets that need less are left to `dial.refused_max`.
-const REDIAL_SPREAD_MIN: Duration = Duration::from_millis(200);
 
 /// What becomes of a handshake.
 pub type Decision = Result<Placement, Refusal>;

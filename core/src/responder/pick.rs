@@ -1,23 +1,12 @@
 //! The one decision of the request path: a tunnel, a wait, or a refusal.
 
-use std::time::Duration;
-
 use super::{Action, Responder};
 use crate::attempts::Attempts;
 use crate::cache::{Attempt, Ended, Standing};
 use crate::identity::TunnelId;
+use crate::policy::{CLIENT_SEATS_PART, PLACE_WAIT_MAX, STARTUP_GRACE};
 use crate::router::{Refusal, RouteKey};
 use crate::time::Instant;
-
-/// Startup grace: until it has elapsed, requests for unknown nodes wait, because after a restart their initiators are
-/// expected to redial. A host that refused is redialed within `dial.refused_max` (200 ms, more for a large fleet).
-const STARTUP_GRACE: Duration = Duration::from_secs(2);
-
-/// How long a request waits for a place at most, from its beginning; its route's timeout may end the wait before. As long
-/// as Envoy's requests wait for a response by default (15 s).
-const PLACE_WAIT_MAX: Duration = Duration::from_secs(15);
-/// When half of the seats are taken, one client may have this part of them.
-const CLIENT_SEATS_PART: u32 = 4;
 
 /// What a client has on this worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

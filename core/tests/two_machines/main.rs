@@ -19,6 +19,7 @@ use std::time::Duration;
 use eddy_core::attempts::Failure;
 use eddy_core::cache::Ended;
 use eddy_core::duplicates::Policy;
+use eddy_core::policy;
 use eddy_core::rng::Rng;
 use eddy_core::router::{Names, RouteKey};
 use eddy_core::time::Instant;
@@ -29,9 +30,12 @@ use initiator::Initiator;
 use responder::Responder;
 use wire::{Conn, Door, Parcel, Toward, Wire};
 
-/// A dead connection is noticed within three of the longest gaps between pings, and a dial into nothing within its
-/// time; then comes the longest wait, once; then each dials, a few at a time.
-const CALM_WITHIN: Duration = Duration::from_secs(40);
+/// A dead connection is noticed within the wait for the first ping, which is longer than the gaps that can be learned
+/// here, and a dial into nothing within its time; then comes the longest wait, once; then each dials, a few at a time.
+const CALM_WITHIN: Duration = policy::FIRST_PING
+    .saturating_add(policy::DIAL_TIMEOUT)
+    .saturating_add(policy::REJECTED_MAX)
+    .saturating_add(Duration::from_secs(3));
 const DELAY_MAX_MS: u64 = 800;
 
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use eddy_core::handshake::request::{Announcement, Demands, Verdict};
 use eddy_core::handshake::{Parsed, Refusal};
 use eddy_core::identity::{TunnelId, WorkerId};
 use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
+use eddy_core::policy;
 use eddy_core::registry::{Introduction, Registry};
 use eddy_core::responder::{Action, ClientShare, Command, Gossip, Pick, Responder as Machine, Settings};
 use eddy_core::rng::Rng;
@@ -68,10 +69,10 @@ impl Responder {
                 demands: Demands::default(),
                 duplicates: policy,
                 max_streams: 100,
-                max_waiting: 1024,
-                reconnect_grace: Duration::from_secs(1),
-                drain_delay: Duration::from_secs(10),
-                drain_timeout: Duration::from_secs(30),
+                max_waiting: policy::MAX_WAITING,
+                reconnect_grace: policy::RECONNECT_GRACE,
+                drain_delay: policy::DRAIN_DELAY,
+                drain_timeout: policy::DRAIN_TIMEOUT,
             };
             Machine::new(settings, now, rng.fork())
         };

@@ -3,16 +3,11 @@
 use eddy_core::keepalive::{Liveness, LivenessAction, LivenessPolicy};
 
 use crate::clock::Clock;
-use crate::config::Http2Config;
 use crate::net::Meter;
 use crate::net::tunnel_io::TunnelControl;
 
 /// Sends PINGs, and ends when the peer is dead.
-pub(crate) async fn until_dead<M: Meter>(clock: Clock, config: &Http2Config, tunnel: &TunnelControl<M>) {
-    let policy = LivenessPolicy {
-        interval: config.ping_interval,
-        timeout: config.ping_timeout,
-    };
+pub(crate) async fn until_dead<M: Meter>(clock: Clock, policy: LivenessPolicy, tunnel: &TunnelControl<M>) {
     let mut liveness = Liveness::new(clock.now(), policy);
     loop {
         liveness.on_received(tunnel.received());

@@ -17,7 +17,7 @@ use eddy_core::close::CloseReason;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioTimer;
 
-use crate::config::Http2Config;
+use crate::config::{Http2Config, StreamsConfig};
 
 /// What one stream of a tunnel may have in flight: 128 KiB fill 2.5 MB/s at 50 ms. As much is kept in memory for a
 /// reader that stalls, so a thousand of them cost 128 MiB.
@@ -96,7 +96,7 @@ pub(crate) fn tunnel_client(config: &Http2Config) -> hyper::client::conn::http2:
 }
 
 /// A server of both HTTP versions: the initiator's end of a tunnel (`tunnel`), or the egress.
-pub(crate) fn server(tunnel: Option<&Http2Config>) -> hyper_util::server::conn::auto::Builder<LocalExec> {
+pub(crate) fn server(tunnel: Option<&StreamsConfig>) -> hyper_util::server::conn::auto::Builder<LocalExec> {
     let mut builder = hyper_util::server::conn::auto::Builder::new(LocalExec);
     builder
         .http1()

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
 use eddy_core::identity::{Identity, TunnelId};
-use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
+use eddy_core::keepalive::{EchoAction, Echoer, LivenessPolicy, PING, SilencePolicy};
 use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
@@ -239,9 +239,13 @@ async fn active<N: Network>(
     };
     let dead = async {
         control.settings().await;
-        liveness::until_dead(worker.clock, &config.http2, &control).await;
+        let policy = LivenessPolicy {
+            interval: config.http2.ping_interval,
+            timeout: config.http2.ping_timeout,
+        };
+        liveness::until_dead(worker.clock, policy, &control).await;
     };
-    let server = crate::http::server(Some(&config.http2));
+    let server = crate::http::server(Some(&worker.config.http2));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let (mut silent, mut dead) = (pin!(silent), pin!(dead));
     let (mut told, mut draining) = (false, false);

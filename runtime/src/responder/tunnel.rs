@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use eddy_core::close::CloseReason;
 use eddy_core::identity::TunnelId;
-use eddy_core::keepalive::{PING, PingAction, PingPolicy, Pinger};
+use eddy_core::keepalive::{LivenessPolicy, PING, PingAction, PingPolicy, Pinger};
 use eddy_core::timings::Timing;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -221,13 +221,17 @@ async fn active<N: Network>(
 ) -> CloseReason {
     let (stream, control) = TunnelIo::of_client(stream, worker.clock);
     let http2 = &worker.config.tunnels.http2;
+    let policy = LivenessPolicy {
+        interval: http2.ping_interval,
+        timeout: http2.ping_timeout,
+    };
     let client = crate::http::tunnel_client(http2);
     let Ok((sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
         return CloseReason::HttpError;
     };
     worker.with(|machine, now| machine.on_upgraded(now, tunnel));
     let mut connection = Box::pin(connection);
-    let mut dead = Box::pin(liveness::until_dead(worker.clock, http2, &control));
+    let mut dead = Box::pin(liveness::until_dead(worker.clock, policy, &control));
     let (ended, why) = tokio::select! {
         biased;
         ended = &mut connection => (true, match ended {

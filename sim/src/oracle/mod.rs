@@ -174,21 +174,22 @@ fn verdict(processes: &[Process]) -> Duration {
     });
     let interval = interval.max().unwrap_or_default();
     for process in processes {
-        let (idle, http2) = match &process.config {
+        let (idle, in_use) = match &process.config {
             Config::Responder(config) => {
                 let tunnels = &config.tunnels;
                 let idle = tunnels.ping_interval * 2 + tunnels.ping_interval * tunnels.ping_misses / 2;
-                (idle, &tunnels.http2)
+                let http2 = &tunnels.http2;
+                (idle, http2.ping_interval + http2.ping_timeout)
             }
             Config::Initiator(config) => {
                 let liveness = &config.liveness;
                 (
                     liveness.first_ping.max(interval * 2 * liveness.intervals),
-                    &liveness.http2,
+                    liveness.http2.ping_interval + liveness.http2.ping_timeout,
                 )
             }
         };
-        longest = longest.max(idle).max(http2.ping_interval + http2.ping_timeout);
+        longest = longest.max(idle).max(in_use);
     }
     longest + SLACK
 }

@@ -3,8 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault, Section, duration};
+use super::document::{Fault, Problem, Section, duration};
 
 fn form<T>(found: &str, rule: &'static str) -> Result<T, Problem> {
     Err(Problem::Form {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use eddy_runtime::config::document::{
-    Entry, Fault, Item, Section, Tree, Value, cluster_id, node_id, tenant_id,
-};
-use eddy_runtime::config::{Config, Place, Problem};
+use eddy_core::identity::{ClusterId, IdError, NodeId, TenantId};
+use eddy_runtime::config::Config;
+
+use super::document::{Entry, Fault, Item, Place, Problem, Section, Tree, Value};
 
 use super::peers::{self, Peer};
 use super::{CLIENTS, SERVICES, STRANGERS, forms, unknown};
@@ -241,19 +241,18 @@ fn dialer(
     machine: String,
     service: u16,
 ) -> Result<Process, Fault> {
-    let id =
-        |key: &'static str, default: &str, check: fn(&str) -> Result<String, Problem>| match host.find(key) {
-            Some(item) => item.text(check),
-            None => Ok(default.to_owned()),
+    let id = |key: &'static str, default: &str, check: fn(&str) -> Result<(), IdError>| {
+        let Some(item) = host.find(key) else {
+            return Ok(default.to_owned());
         };
+        let id = item.text(|text| Ok(text.to_owned()))?;
+        check(&id).map_err(|rule| item.fault(Problem::Other(format!("{id:?} {rule}"))))?;
+        Ok(id)
+    };
     let identity = Identity {
-        node: id("node", &name, |text| node_id(text).map(|id| id.to_string()))?,
-        cluster: id("cluster", &group, |text| {
-            cluster_id(text).map(|id| id.to_string())
-        })?,
-        tenant: id("tenant", "tenant", |text| {
-            tenant_id(text).map(|id| id.to_string())
-        })?,
+        node: id("node", &name, |text| NodeId::parse(text).map(drop))?,
+        cluster: id("cluster", &group, |text| ClusterId::parse(text).map(drop))?,
+        tenant: id("tenant", "tenant", |text| TenantId::parse(text).map(drop))?,
     };
     let workers = host.number("workers", 1, 1..=64)?;
     let (mut addresses, mut clusters) = (String::new(), String::new());
@@ -304,10 +303,7 @@ fn config(item: &Item<'_>, host: &Section<'_>, defaults: &str) -> Result<Config,
     if let Some(said) = host.find("config") {
         merge(&mut tree, said.tree);
     }
-    Config::from_item(&Item {
-        tree: &tree,
-        path: format!("{}.config", item.path),
-    })
+    Config::from_tree(tree, format!("{}.config", item.path))
 }
 
 fn place(tree: &mut Tree, at: Place) {

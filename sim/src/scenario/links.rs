@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault, Item, Section, Value};
+use super::document::Problem;
+use super::document::{Fault, Item, Section, Value};
 
 use super::{CLIENTS, Process, SERVICES, STRANGERS, forms, known_names, noise, stranger, unknown};
 use crate::fabric::{Conditions, Silence, Stall};

@@ -1,5 +1,6 @@
 //! A scenario: one story as data. [`Scenario::load`] reads the files of `scenarios/`.
 
+mod document;
 mod expect;
 mod forms;
 mod hosts;
@@ -14,8 +15,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eddy_runtime::config::document::{Fault, Item, Tree, Value};
-use eddy_runtime::config::{ConfigError, Problem};
+use self::document::Problem;
+use self::document::{Fault, Item, Tree, Value};
+use eddy_runtime::config::ConfigError;
 
 pub use self::expect::{Compare, Condition, Expectation, Fact, Measure, Start, When};
 pub use self::hosts::{Identity, Process, Role};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault, Section};
+use super::document::Problem;
+use super::document::{Fault, Section};
 
 use super::{Process, Role, forms, processes_named};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eddy_runtime::config::document::{Fault, Section};
+use super::document::{Fault, Section};
 
 use super::forms;
 

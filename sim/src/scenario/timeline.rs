@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault as Wrong, Item, Section};
+use super::document::Problem;
+use super::document::{Fault as Wrong, Item, Section};
 
 use super::misbehave::{self, Misbehaviour};
 use super::{Process, Role, forms, links, processes_named};
@@ -210,7 +210,7 @@ pub(super) fn read(
 
 /// The subject as it is written.
 fn say(subject: &Item<'_>) -> String {
-    use eddy_runtime::config::document::Value;
+    use super::document::Value;
     match &subject.tree.value {
         Value::Text(text) => text.clone(),
         Value::List(items) => {

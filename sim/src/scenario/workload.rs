@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault, Item, Section};
+use super::document::Problem;
+use super::document::{Fault, Item, Section};
 
 use super::{Process, Role, forms, processes_named, unknown};
 

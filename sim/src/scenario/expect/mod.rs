@@ -6,8 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use eddy_runtime::config::Problem;
-use eddy_runtime::config::document::{Fault, Item, Section, Value, duration};
+use super::document::Problem;
+use super::document::{Fault, Item, Section, Value, duration};
 
 use super::timeline::{Fault as Event, Verb};
 use super::{Process, Workload, forms, known_names};
@@ -190,7 +190,7 @@ impl Reader<'_> {
             when: self.when(when).map_err(|problem| Fault {
                 at: *at,
                 key: item.path.clone(),
-                problem,
+                problem: problem.to_string(),
             })?,
             condition: self
                 .condition(&said)

@@ -1,24 +1,24 @@
-//! Typed reading of the tree: each step names the key path of what it refuses.
+//! Typed access to the tree of a scenario: each step locates its errors by the path of keys.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{Fault, Place, Problem};
-use super::tree::{Entry, Tree, Value};
-use super::value::{self, Text};
+use std::fmt;
+
+pub(super) use eddy_runtime::config::Place;
+pub(super) use eddy_runtime::config::document::{DurationText, Entry, Fault, Tree, Value, duration};
 
 /// A value with the path that leads to it.
 #[derive(Clone)]
-pub struct Item<'t> {
+pub(super) struct Item<'t> {
     /// The value.
-    pub tree: &'t Tree,
+    pub(super) tree: &'t Tree,
     /// The keys to it, as in `egress.routes[0].prefix`.
-    pub path: String,
+    pub(super) path: String,
 }
 
 /// A mapping whose keys are known to be allowed.
-pub struct Section<'t> {
+pub(super) struct Section<'t> {
     at: Place,
     path: String,
     entries: &'t [Entry],
@@ -26,11 +26,11 @@ pub struct Section<'t> {
 
 impl<'t> Item<'t> {
     /// Blames this value.
-    pub fn fault(&self, problem: Problem) -> Fault {
+    pub(super) fn fault(&self, problem: Problem) -> Fault {
         Fault {
             at: self.tree.at,
             key: self.path.clone(),
-            problem,
+            problem: problem.to_string(),
         }
     }
 
@@ -60,7 +60,7 @@ impl<'t> Item<'t> {
     }
 
     /// A mapping with some of the keys in `allowed` and no others.
-    pub fn section(&self, allowed: &'static [&'static str]) -> Result<Section<'t>, Fault> {
+    pub(super) fn section(&self, allowed: &'static [&'static str]) -> Result<Section<'t>, Fault> {
         let entries = self.entries()?;
         let path = self.path.clone();
         if let Some(entry) = entries.iter().find(|entry| !allowed.contains(&&*entry.key)) {
@@ -68,7 +68,7 @@ impl<'t> Item<'t> {
             return Err(Fault {
                 at: entry.at,
                 key,
-                problem: Problem::UnknownKey { allowed },
+                problem: Problem::UnknownKey { allowed }.to_string(),
             });
         }
         Ok(Section {
@@ -79,7 +79,7 @@ impl<'t> Item<'t> {
     }
 
     /// A mapping whose keys are names: each with the place of its key.
-    pub fn named(&self) -> Result<Vec<(&'t str, Place, Self)>, Fault> {
+    pub(super) fn named(&self) -> Result<Vec<(&'t str, Place, Self)>, Fault> {
         let item = |entry: &'t Entry| {
             let item = Self {
                 tree: &entry.value,
@@ -91,7 +91,7 @@ impl<'t> Item<'t> {
     }
 
     /// A list, perhaps of nothing.
-    pub fn list(&self) -> Result<Vec<Self>, Fault> {
+    pub(super) fn list(&self) -> Result<Vec<Self>, Fault> {
         let Value::List(items) = &self.tree.value else {
             return Err(self.wrong_type("a list"));
         };
@@ -103,7 +103,7 @@ impl<'t> Item<'t> {
     }
 
     /// A list of one or more.
-    pub fn filled_list(&self) -> Result<Vec<Self>, Fault> {
+    pub(super) fn filled_list(&self) -> Result<Vec<Self>, Fault> {
         let items = self.list()?;
         if items.is_empty() {
             return Err(self.fault(Problem::EmptyList));
@@ -111,13 +111,8 @@ impl<'t> Item<'t> {
         Ok(items)
     }
 
-    /// Whether it is a mapping, where text is allowed too.
-    pub fn is_mapping(&self) -> bool {
-        matches!(self.tree.value, Value::Mapping(_))
-    }
-
     /// A text that `parse` makes sense of.
-    pub fn text<T>(&self, parse: fn(&str) -> Result<T, Problem>) -> Result<T, Fault> {
+    pub(super) fn text<T>(&self, parse: fn(&str) -> Result<T, Problem>) -> Result<T, Fault> {
         match &self.tree.value {
             Value::Text(text) => parse(text).map_err(|problem| self.fault(problem)),
             Value::Null
@@ -130,7 +125,7 @@ impl<'t> Item<'t> {
     }
 
     /// `true` or `false`.
-    pub fn flag(&self) -> Result<bool, Fault> {
+    pub(super) fn flag(&self) -> Result<bool, Fault> {
         let Value::Flag(flag) = self.tree.value else {
             return Err(self.wrong_type("true or false"));
         };
@@ -138,7 +133,7 @@ impl<'t> Item<'t> {
     }
 
     /// A whole number within bounds.
-    pub fn number(&self, allowed: &RangeInclusive<u32>) -> Result<u32, Fault> {
+    pub(super) fn number(&self, allowed: &RangeInclusive<u32>) -> Result<u32, Fault> {
         let Value::Integer(number) = self.tree.value else {
             return Err(self.wrong_type("a whole number"));
         };
@@ -152,15 +147,19 @@ impl<'t> Item<'t> {
     }
 
     /// A duration within bounds.
-    pub fn duration(&self, allowed: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
+    pub(super) fn duration(&self, allowed: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
         let Value::Text(text) = &self.tree.value else {
             return Err(self.wrong_type("a duration with its unit, such as 2s or 250ms"));
         };
-        let duration = value::duration(text).map_err(|problem| self.fault(problem))?;
+        let duration = duration(text).map_err(|problem| self.fault(problem.into()))?;
         if !allowed.contains(&duration) {
-            let allowed = format!("{} to {}", Text(*allowed.start()), Text(*allowed.end()));
+            let allowed = format!(
+                "{} to {}",
+                DurationText(*allowed.start()),
+                DurationText(*allowed.end())
+            );
             return Err(self.fault(Problem::OutOfRange {
-                found: Text(duration).to_string(),
+                found: DurationText(duration).to_string(),
                 allowed,
             }));
         }
@@ -170,7 +169,7 @@ impl<'t> Item<'t> {
 
 impl<'t> Section<'t> {
     /// The value of a key that may be left out.
-    pub fn find(&self, key: &'static str) -> Option<Item<'t>> {
+    pub(super) fn find(&self, key: &'static str) -> Option<Item<'t>> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         Some(Item {
             tree: &entry.value,
@@ -179,44 +178,32 @@ impl<'t> Section<'t> {
     }
 
     /// The value of a key that may be left out or `null`, which both mean none.
-    pub fn optional(&self, key: &'static str) -> Option<Item<'t>> {
+    pub(super) fn optional(&self, key: &'static str) -> Option<Item<'t>> {
         self.find(key)
             .filter(|item| !matches!(item.tree.value, Value::Null))
     }
 
     /// The value of a key that must be there.
-    pub fn required(&self, key: &'static str) -> Result<Item<'t>, Fault> {
+    pub(super) fn required(&self, key: &'static str) -> Result<Item<'t>, Fault> {
         self.find(key).ok_or_else(|| self.fault(key, Problem::Missing))
     }
 
     /// Blames a key that is not there.
-    pub fn fault(&self, key: &'static str, problem: Problem) -> Fault {
+    pub(super) fn fault(&self, key: &'static str, problem: Problem) -> Fault {
         Fault {
             at: self.at,
             key: join(&self.path, key),
-            problem,
-        }
-    }
-
-    /// The section under a key, which may be left out: then all in it has its default.
-    pub fn section(&self, key: &'static str, allowed: &'static [&'static str]) -> Result<Self, Fault> {
-        match self.find(key) {
-            Some(item) => item.section(allowed),
-            None => Ok(Self {
-                at: self.at,
-                path: join(&self.path, key),
-                entries: &[],
-            }),
+            problem: problem.to_string(),
         }
     }
 
     /// A flag that may be left out.
-    pub fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
         self.find(key).map_or(Ok(default), |item| item.flag())
     }
 
     /// A number that may be left out.
-    pub fn number(
+    pub(super) fn number(
         &self,
         key: &'static str,
         default: u32,
@@ -226,7 +213,7 @@ impl<'t> Section<'t> {
     }
 
     /// A duration that may be left out.
-    pub fn duration(
+    pub(super) fn duration(
         &self,
         key: &'static str,
         default: Duration,
@@ -236,7 +223,7 @@ impl<'t> Section<'t> {
     }
 
     /// A text that may be left out.
-    pub fn text<T>(
+    pub(super) fn text<T>(
         &self,
         key: &'static str,
         default: T,
@@ -246,23 +233,91 @@ impl<'t> Section<'t> {
     }
 }
 
-/// Refuses what is there twice, and remembers where it was first.
-pub(super) struct Unique<K>(BTreeMap<K, Place>);
+/// What is wrong with a key or its value.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// No such key.
+    UnknownKey {
+        /// The keys there are.
+        allowed: &'static [&'static str],
+    },
+    /// A required key is missing.
+    Missing,
+    /// A key has no value.
+    NoValue,
+    /// Another kind of value is expected.
+    WrongType {
+        /// What is expected.
+        wanted: &'static str,
+        /// What is there.
+        found: String,
+        /// Whether quotes would help.
+        quote: bool,
+    },
+    /// A list has no entries.
+    EmptyList,
+    /// A number or duration is too small or too large.
+    OutOfRange {
+        /// What is there.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The text has the wrong form.
+    Form {
+        /// What is there.
+        found: String,
+        /// What is wrong with it, and what is right.
+        rule: &'static str,
+    },
+    /// A name that nothing has.
+    Unknown {
+        /// What it should name.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// What must be unique is there twice.
+    Duplicate {
+        /// What.
+        what: String,
+        /// Where it is first.
+        first: Place,
+    },
+    /// Something else, in words.
+    Other(String),
+}
 
-impl<K: Ord> Unique<K> {
-    /// Nothing yet.
-    pub(super) fn new() -> Self {
-        Self(BTreeMap::new())
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
     }
+}
 
-    /// Refuses `key` if it was there before.
-    pub(super) fn admit(&mut self, key: K, item: &Item<'_>, what: impl ToString) -> Result<(), Fault> {
-        match self.0.insert(key, item.tree.at) {
-            None => Ok(()),
-            Some(first) => Err(item.fault(Problem::Duplicate {
-                what: what.to_string(),
-                first,
-            })),
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKey { allowed } => write!(f, "unknown key; allowed here: {}", allowed.join(", ")),
+            Self::Missing => f.write_str("this key is required"),
+            Self::NoValue => f.write_str("has no value; leave the key out for its default"),
+            Self::WrongType { wanted, found, quote } => {
+                write!(f, "must be {wanted}, not {found}")?;
+                if *quote {
+                    f.write_str("; put it in quotes")
+                } else {
+                    Ok(())
+                }
+            }
+            Self::EmptyList => f.write_str("needs at least one entry"),
+            Self::OutOfRange { found, allowed } => write!(f, "{found} is out of range; allowed: {allowed}"),
+            Self::Form { found, rule } => write!(f, "{found:?} {rule}"),
+            Self::Unknown { what, found, known } => {
+                write!(f, "{found:?} is no {what}; there are: {}", known.join(", "))
+            }
+            Self::Duplicate { what, first } => write!(f, "{what} is already on line {}", first.line),
+            Self::Other(problem) => f.write_str(problem),
         }
     }
 }

@@ -1,27 +1,28 @@
-//! A YAML document as a tree in which every key and every value knows its place, so that a problem which is
-//! found later can still name its line.
+//! A YAML document as a tree in which every key and every value has its place, so that a problem which is found later can
+//! still be located.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, MessageFormatter, Spanned, UserMessageFormatter};
 
-use super::error::Place;
+use super::error::{Fault, Place};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// Where it begins.
+    /// Its first character.
     pub at: Place,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
-/// What YAML knows.
+/// The kinds of values in YAML.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Nothing.
+    /// `null`, or nothing.
     Null,
     /// `true` or `false`.
     Flag(bool),
@@ -42,9 +43,9 @@ pub enum Value {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key is.
+    /// The first character of the key.
     pub at: Place,
-    /// What belongs to it.
+    /// Its value.
     pub value: Tree,
 }
 
@@ -53,24 +54,142 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// It is no YAML, or has a key twice.
+    /// The text is not YAML, or a mapping has a key twice.
     pub fn parse(text: &str) -> Result<Self, YamlError> {
         let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| YamlError::new(&error))
     }
+
+    /// A mapping without entries.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            at: Place { line: 0, column: 0 },
+            value: Value::Mapping(Vec::new()),
+        }
+    }
+
+    /// The value of a key, for changes.
+    pub(crate) fn value_mut(&mut self, key: &str) -> Option<&mut Self> {
+        let Value::Mapping(entries) = &mut self.value else {
+            return None;
+        };
+        entries
+            .iter_mut()
+            .find(|entry| entry.key == key)
+            .map(|entry| &mut entry.value)
+    }
+
+    /// The entries of a mapping; other values have none.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Mapping(entries) => entries,
+            Value::Null
+            | Value::Flag(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::List(_) => &[],
+        }
+    }
 }
 
-/// Why a text is no YAML.
+/// A value and the path of keys that leads to it.
+#[derive(Clone)]
+pub(crate) struct Located<'t> {
+    pub(crate) tree: &'t Tree,
+    /// As in `egress.routes[0].prefix`.
+    pub(crate) path: String,
+}
+
+impl<'t> Located<'t> {
+    pub(crate) fn fault(&self, problem: impl Into<String>) -> Fault {
+        Fault {
+            at: self.tree.at,
+            key: self.path.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The entry of a mapping.
+    pub(crate) fn entry(&self, key: &str) -> Option<&'t Entry> {
+        self.tree.entries().iter().find(|entry| entry.key == key)
+    }
+
+    /// The value of an entry.
+    pub(crate) fn inside(&self, entry: &'t Entry) -> Self {
+        Self {
+            tree: &entry.value,
+            path: join(&self.path, &entry.key),
+        }
+    }
+
+    /// The value of a key, unless it is absent or `null`.
+    pub(crate) fn find(&self, key: &str) -> Option<Self> {
+        let found = self.inside(self.entry(key)?);
+        (!matches!(found.tree.value, Value::Null)).then_some(found)
+    }
+
+    /// The value of a key that is present, or this value.
+    pub(crate) fn at(&self, key: &str) -> Self {
+        self.entry(key)
+            .map_or_else(|| self.clone(), |entry| self.inside(entry))
+    }
+
+    /// The items of a list; other values have none.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Self> + use<'t> {
+        let items: &[Tree] = match &self.tree.value {
+            Value::List(items) => items,
+            Value::Null
+            | Value::Flag(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Mapping(_) => &[],
+        };
+        let path = self.path.clone();
+        let item = move |(index, tree)| Self {
+            tree,
+            path: format!("{path}[{index}]"),
+        };
+        items.iter().enumerate().map(item)
+    }
+}
+
+/// Refuses a value that appears twice; `what` describes it.
+pub(crate) fn unique<'t, K: Ord>(
+    all: impl IntoIterator<Item = (K, Located<'t>)>,
+    what: impl Fn(&K) -> String,
+) -> Result<(), Fault> {
+    let mut seen: BTreeMap<K, Place> = BTreeMap::new();
+    for (key, at) in all {
+        if let Some(first) = seen.get(&key) {
+            return Err(at.fault(format!("{} is already on line {}", what(&key), first.line)));
+        }
+        seen.insert(key, at.tree.at);
+    }
+    Ok(())
+}
+
+/// The path of a key inside a mapping.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// A syntax error.
 #[derive(Debug)]
 pub struct YamlError {
     /// Where the parser stopped.
     pub at: Place,
-    /// What the parser said.
+    /// The parser's message.
     pub message: String,
 }
 
 impl YamlError {
-    /// Parts the parser's message from its place.
+    /// Splits the parser's error into message and place.
     fn new(error: &Error) -> Self {
         let mut innermost = error;
         while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = innermost {
@@ -171,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_and_value_knows_its_place() {
+    fn every_key_and_value_has_its_place() {
         let tree = Tree::parse("a: {b: [x, 2s]}\nc:\n  d: 1\n").unwrap();
         let Value::Mapping(entries) = &tree.value else {
             panic!("{tree:?}")
