@@ -27,11 +27,6 @@ const PACKAGES: [Package; 7] = [
     package("eddy_sim_binary", "bin/eddy-sim", 5),
 ];
 
-/// Cycles that are tolerated: the crate and the modules. Each has to exist.
-///
-/// The configuration is being rewritten as a crate of its own; delete this entry with the files that it names.
-const KNOWN_CYCLES: [(&str, &str); 1] = [("eddy_runtime", "config::{section, shared, value}")];
-
 const fn package(name: &'static str, folder: &'static str, rank: u8) -> Package {
     Package { name, folder, rank }
 }
@@ -298,21 +293,12 @@ fn wrong_arrows(package: &Package, files: &BTreeMap<Module, (String, String)>) -
 
 #[test]
 fn no_files_import_each_other() {
-    let (mut found, mut count) = (BTreeSet::new(), 0);
+    let mut count = 0;
     for package in &PACKAGES {
         let imports = imports(&package.files());
         count += imports.len();
-        for (cycle, places) in cycles(&imports) {
-            let is_known = KNOWN_CYCLES.contains(&(package.name, &*cycle));
-            assert!(is_known, "{}: {cycle} is a cycle: {places:#?}", package.name);
-            found.insert((package.name, cycle));
-        }
-    }
-    for (package, cycle) in KNOWN_CYCLES {
-        assert!(
-            found.contains(&(package, cycle.to_owned())),
-            "{package}: {cycle} is no cycle any more: delete it from KNOWN_CYCLES"
-        );
+        let cycles = cycles(&imports);
+        assert!(cycles.is_empty(), "{}: {cycles:#?}", package.name);
     }
     assert!(count > 500, "{count} imports inside of crates");
 }

@@ -239,6 +239,11 @@ impl Process {
         }
         let placement = self.machines[worker].registry.place(identity);
         let (tunnel, owner) = (placement.tunnel, usize::from(placement.worker.0));
+        if self.mail.is_empty() {
+            let loads = self.loads(worker, identity);
+            let fewest = (0..loads.len()).min_by_key(|&w| (loads[w], w != worker, w));
+            assert_eq!(Some(owner), fewest, "no mail is under way: {loads:?}");
+        }
         assert!(self.lives.iter().all(|life| life.tunnel != tunnel), "an id twice");
         if owner != worker && lost {
             self.machines[worker].on_misplaced(tunnel);
@@ -257,6 +262,22 @@ impl Process {
             phase,
             told_to_end: false,
         });
+    }
+
+    /// The tunnels of a node on each worker, as far as this worker can know when no mail is under way.
+    fn loads(&self, worker: usize, identity: &Identity) -> Vec<u32> {
+        let mut loads = vec![0; self.machines.len()];
+        let of_node = |life: &&Life| life.introduction.identity.node == identity.node;
+        for life in self.lives.iter().filter(of_node) {
+            let named_here = usize::from(life.tunnel.named_by.0) == worker;
+            let is_known = match life.phase {
+                Phase::Travelling | Phase::Settling => named_here || life.owner == worker,
+                Phase::Open(_) => true,
+                Phase::Gone => false,
+            };
+            loads[life.owner] += u32::from(is_known);
+        }
+        loads
     }
 
     fn request(&mut self, worker: usize, id: &str) {
