@@ -29,9 +29,14 @@ pub(crate) fn read<T: DeserializeOwned>(root: &Located<'_>) -> Result<T, Fault> 
             }
         }
         let (place, key, problem) = match error.into_inner() {
-            Error::Key(problem) => (place, at.path, problem),
             Error::Missing(key) => (at.tree.at, join(&at.path, key), "this key is required".to_owned()),
+            Error::Unknown(key, problem) => match at.entry(&key) {
+                Some(entry) => (entry.at, at.inside(entry).path, problem),
+                None => (place, at.path, problem),
+            },
+            Error::Key(problem) => (place, at.path, problem),
             Error::Value(problem) => (at.tree.at, at.path, problem),
+            Error::Type(wanted) => (at.tree.at, at.path, mismatch(&wanted, &at.tree.value)),
         };
         Fault {
             at: place,
@@ -39,6 +44,31 @@ pub(crate) fn read<T: DeserializeOwned>(root: &Located<'_>) -> Result<T, Fault> 
             problem,
         }
     })
+}
+
+/// The problem of a value of another type.
+fn mismatch(wanted: &str, found: &Value) -> String {
+    let wanted = match wanted {
+        "a string" => "text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        other => other,
+    };
+    let quotes = if wanted == "text" {
+        "; put it in quotes"
+    } else {
+        ""
+    };
+    match found {
+        Value::Null => "has no value; leave the key out for its default".to_owned(),
+        Value::Flag(flag) => format!("must be {wanted}, not {flag}{quotes}"),
+        Value::Integer(number) => format!("must be {wanted}, not the number {number}{quotes}"),
+        Value::Float(number) => format!("must be {wanted}, not the number {number}{quotes}"),
+        Value::Text(text) => format!("must be {wanted}, not the text {text:?}"),
+        Value::List(_) => format!("must be {wanted}, not a list"),
+        Value::Mapping(_) => format!("must be {wanted}, not a mapping"),
+    }
 }
 
 /// Deserializes a section that is absent: every key of such a section has a default.
@@ -55,31 +85,23 @@ pub(crate) fn absent<T: DeserializeOwned>() -> T {
 pub(crate) enum Error {
     /// A key is missing in this mapping.
     Missing(&'static str),
+    /// This mapping has a key that is not allowed.
+    Unknown(String, String),
     /// The key is wrong.
     Key(String),
     /// The value is wrong.
     Value(String),
+    /// The value is not of this type.
+    Type(String),
 }
 
 impl Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Missing(text) => f.write_str(text),
-            Self::Key(text) | Self::Value(text) => f.write_str(text),
-        }
+        write!(f, "{self:?}")
     }
 }
 
 impl std::error::Error for Error {}
-
-impl Error {
-    fn into_key(self) -> Self {
-        match self {
-            Self::Value(problem) => Self::Key(problem),
-            Self::Missing(_) | Self::Key(_) => self,
-        }
-    }
-}
 
 impl de::Error for Error {
     fn custom<T: Display>(problem: T) -> Self {
@@ -90,45 +112,13 @@ impl de::Error for Error {
         Self::Missing(key)
     }
 
-    fn unknown_field(_: &str, allowed: &'static [&'static str]) -> Self {
-        Self::Key(format!("unknown key; allowed here: {}", allowed.join(", ")))
+    fn unknown_field(key: &str, allowed: &'static [&'static str]) -> Self {
+        let problem = format!("unknown key; allowed here: {}", allowed.join(", "));
+        Self::Unknown(key.to_owned(), problem)
     }
 
-    fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
-        let wanted = match wanted.to_string().as_str() {
-            "a string" => "text".to_owned(),
-            "a boolean" => "true or false".to_owned(),
-            "a sequence" => "a list".to_owned(),
-            other if other.starts_with("struct ") || other == "a map" => "a mapping".to_owned(),
-            other => other.to_owned(),
-        };
-        let (found, is_scalar) = match found {
-            Unexpected::Unit | Unexpected::Option => {
-                return Self::custom("has no value; leave the key out for its default");
-            }
-            Unexpected::Bool(flag) => (flag.to_string(), true),
-            Unexpected::Unsigned(number) => (format!("the number {number}"), true),
-            Unexpected::Signed(number) => (format!("the number {number}"), true),
-            Unexpected::Float(number) => (format!("the number {number}"), true),
-            Unexpected::Str(text) => (format!("the text {text:?}"), false),
-            Unexpected::Seq => ("a list".to_owned(), false),
-            Unexpected::Map => ("a mapping".to_owned(), false),
-            Unexpected::Char(_)
-            | Unexpected::Bytes(_)
-            | Unexpected::NewtypeStruct
-            | Unexpected::Enum
-            | Unexpected::UnitVariant
-            | Unexpected::NewtypeVariant
-            | Unexpected::TupleVariant
-            | Unexpected::StructVariant
-            | Unexpected::Other(_) => (found.to_string(), false),
-        };
-        let advice = if is_scalar && wanted == "text" {
-            "; put it in quotes"
-        } else {
-            ""
-        };
-        Self::Value(format!("must be {wanted}, not {found}{advice}"))
+    fn invalid_type(_: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        Self::Type(wanted.to_string())
     }
 }
 
@@ -158,14 +148,10 @@ impl<'de> Deserializer<'de> for Input<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.value {
-            Value::Null => visitor.visit_none(),
-            Value::Flag(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_)
-            | Value::Mapping(_) => visitor.visit_some(self),
+        if matches!(self.0.value, Value::Null) {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
         }
     }
 
@@ -197,7 +183,10 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         };
         self.value = Some(&entry.value);
         let key = seed.deserialize(StrDeserializer::new(&entry.key));
-        key.map(Some).map_err(Error::into_key)
+        key.map(Some).map_err(|error| match error {
+            Error::Value(problem) => Error::Key(problem),
+            Error::Missing(_) | Error::Unknown(..) | Error::Key(_) | Error::Type(_) => error,
+        })
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {

@@ -9,89 +9,82 @@ use eddy_core::address::TunnelAddress;
 use eddy_core::identity::ClusterName;
 use eddy_core::policy;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use super::error::Fault;
-use super::responder::handshake_path;
-use super::shared::{
-    AccessLogConfig, AdminConfig, ApiConfig, LogConfig, NodeConfig, StatsConfig, TracesConfig, check_listens,
+use super::section::{
+    Key, check, count, default, filled, required, section, subsection, text, text_or, within,
 };
-use super::text::{As, Text};
+use super::shared::{
+    ANY, AccessLogConfig, AdminConfig, ApiConfig, EXCHANGE, LONG, LONG_OR_ZERO, LogConfig, NodeConfig,
+    POSITIVE, StatsConfig, TracesConfig, check_listens, per_cpu,
+};
+use super::text;
 use super::tree::{Located, unique};
 use super::warnings::Warnings;
-use super::{de::absent, limits, text};
 
-/// An initiator.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct InitiatorConfig {
-    /// The identity of the process.
-    pub node: NodeConfig,
-    /// Threads that share the work.
-    #[serde(with = "limits::workers", default = "limits::workers::default")]
-    pub workers: u16,
-    /// The admin endpoint.
-    pub admin: Option<AdminConfig>,
-    /// The endpoint for questions about tunnels.
-    pub api: Option<ApiConfig>,
-    /// The names of the stats.
-    #[serde(default = "absent")]
-    pub stats: StatsConfig,
-    /// The log.
-    #[serde(default = "absent")]
-    pub log: LogConfig,
-    /// The access log.
-    pub access_log: Option<AccessLogConfig>,
-    /// The destination of spans.
-    pub traces: Option<TracesConfig>,
-    /// The tunnels to hold open.
-    pub tunnels: Vec<TunnelConfig>,
-    /// The hosts to dial and to call, by the name in addresses and routes.
-    #[serde(deserialize_with = "clusters", serialize_with = "write_clusters")]
-    pub clusters: BTreeMap<ClusterName, ClusterConfig>,
-    /// The services that receive requests.
-    pub routes: Vec<ServiceRoute>,
-    /// How to dial.
-    #[serde(default = "absent")]
-    pub dial: DialConfig,
-    /// How a dead tunnel is noticed.
-    #[serde(default = "absent")]
-    pub liveness: LivenessConfig,
-    /// The HTTP/2 connection inside each tunnel.
-    #[serde(default = "absent")]
-    pub http2: StreamsConfig,
-    /// How to call services.
-    #[serde(default = "absent")]
-    pub services: ServicesConfig,
-    /// Time for requests in flight at shutdown.
-    #[serde(with = "limits::drain_timeout", default = "limits::drain_timeout::default")]
-    pub drain_timeout: Duration,
+type Clusters = BTreeMap<ClusterName, ClusterConfig>;
+
+section! {
+    /// An initiator.
+    pub struct InitiatorConfig {
+        /// The identity of the process.
+        node: NodeConfig = required(),
+        /// Threads that share the work.
+        workers: u16 = per_cpu(),
+        /// The admin endpoint.
+        admin: Option<AdminConfig> = default(None),
+        /// The endpoint for questions about tunnels.
+        api: Option<ApiConfig> = default(None),
+        /// The names of the stats.
+        stats: StatsConfig = subsection(),
+        /// The log.
+        log: LogConfig = subsection(),
+        /// The access log.
+        access_log: Option<AccessLogConfig> = default(None),
+        /// The destination of spans.
+        traces: Option<TracesConfig> = default(None),
+        /// The tunnels to hold open.
+        tunnels: Vec<TunnelConfig> = Tunnels,
+        /// The hosts to dial and to call, by the name in addresses and routes.
+        clusters: Clusters = ByName,
+        /// The services that receive requests.
+        routes: Vec<ServiceRoute> = required(),
+        /// How to dial.
+        dial: DialConfig = subsection(),
+        /// How a dead tunnel is noticed.
+        liveness: LivenessConfig = subsection(),
+        /// The HTTP/2 connection inside each tunnel.
+        http2: StreamsConfig = subsection(),
+        /// How to call services.
+        services: ServicesConfig = subsection(),
+        /// Time for requests in flight at shutdown.
+        drain_timeout: Duration = within(policy::DRAIN_TIMEOUT, LONG_OR_ZERO),
+    }
+    beside
     /// Notes on the spelling of the file.
-    #[serde(skip)]
-    pub warnings: Warnings,
+    warnings: Warnings
 }
 
-/// Tunnels to hold open to each host of a cluster.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TunnelConfig {
-    /// The announced identity, the cluster to dial, and the number of tunnels to each host.
-    #[serde(serialize_with = "text::serialize")]
-    pub address: TunnelAddress,
-    /// Whether the number is for each worker, as in Envoy, instead of for the process.
-    pub per_worker: bool,
+section! {
+    /// Tunnels to hold open to each host of a cluster.
+    pub struct TunnelConfig {
+        /// The announced identity, the cluster to dial, and the number of tunnels to each host.
+        address: TunnelAddress = text(tunnel_address),
+        /// Whether the number is for each worker, as in Envoy, instead of for the process.
+        per_worker: bool = default(false),
+    }
 }
 
-/// A set of hosts.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClusterConfig {
-    /// The hosts.
-    pub hosts: Vec<HostPort>,
-    /// The protocol of requests to these hosts.
-    #[serde(default)]
-    pub protocol: Protocol,
+section! {
+    /// A set of hosts.
+    pub struct ClusterConfig {
+        /// The hosts.
+        hosts: Vec<HostPort> = filled(),
+        /// The protocol of requests to these hosts.
+        protocol: Protocol = text_or(text::protocol, Protocol::H1),
+    }
 }
 
 /// A host and a port to connect to.
@@ -114,10 +107,9 @@ impl fmt::Display for HostPort {
 }
 
 /// The protocol of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
-    #[default]
     H1,
     /// HTTP/2 without TLS, from the first byte.
     H2,
@@ -133,127 +125,94 @@ impl Protocol {
     }
 }
 
-/// Requests whose path begins with a prefix, and the service that receives them. The longest prefix wins.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceRoute {
-    /// The prefix.
-    #[serde(deserialize_with = "text::path")]
-    pub prefix: String,
-    /// The service's hosts.
-    #[serde(with = "text")]
-    pub cluster: ClusterName,
-    /// Time for the head of the response; zero for any time.
-    #[serde(
-        with = "limits::service_timeout",
-        default = "limits::service_timeout::default"
-    )]
-    pub timeout: Duration,
-    /// Maximum pause in the body of the request; zero for any pause.
-    #[serde(
-        with = "limits::body_idle_timeout",
-        default = "limits::body_idle_timeout::default"
-    )]
-    pub body_idle_timeout: Duration,
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
 }
 
-/// How to dial.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DialConfig {
-    /// Time from the first packet to the complete response of the handshake.
-    #[serde(with = "limits::dial_timeout", default = "limits::dial_timeout::default")]
-    pub timeout: Duration,
-    /// Dials in flight at once, on each worker and for each address.
-    #[serde(with = "limits::max_in_flight", default = "limits::max_in_flight::default")]
-    pub max_in_flight: u32,
-    /// The pause after the first failure; it doubles with each further one.
-    #[serde(with = "limits::first_retry", default = "limits::first_retry::default")]
-    pub first_retry: Duration,
-    /// Maximum pause after a host refused.
-    #[serde(with = "limits::refused_max", default = "limits::refused_max::default")]
-    pub refused_max: Duration,
-    /// Maximum pause after a host stayed silent.
-    #[serde(with = "limits::silent_max", default = "limits::silent_max::default")]
-    pub silent_max: Duration,
-    /// Maximum pause after a responder rejected this initiator, or where an address seems to be out of date.
-    #[serde(with = "limits::rejected_max", default = "limits::rejected_max::default")]
-    pub rejected_max: Duration,
-    /// Time without a connection after which another connect starts beside those in flight.
-    #[serde(with = "limits::overlap", default = "limits::overlap::default")]
-    pub overlap: Duration,
-    /// Lifetime of a tunnel that resets the count of failures.
-    #[serde(with = "limits::stable_after", default = "limits::stable_after::default")]
-    pub stable_after: Duration,
-    /// The path of the handshake.
-    #[serde(default = "handshake_path", deserialize_with = "text::path")]
-    pub path: String,
-    /// Whether the handshake is an HTTP upgrade.
-    #[serde(default)]
-    pub http_upgrade: bool,
-    /// Interval at which names are resolved again.
-    #[serde(with = "limits::dns_refresh", default = "limits::dns_refresh::default")]
-    pub dns_refresh: Duration,
+section! {
+    /// Requests whose path begins with a prefix, and the service that receives them. The longest prefix wins.
+    pub struct ServiceRoute {
+        /// The prefix.
+        prefix: String = text(text::path),
+        /// The service's hosts.
+        cluster: ClusterName = text(text::id(ClusterName::parse)),
+        /// Time for the head of the response; zero for any time.
+        timeout: Duration = within(policy::SERVICE_TIMEOUT, LONG_OR_ZERO),
+        /// Maximum pause in the body of the request; zero for any pause.
+        body_idle_timeout: Duration = within(policy::BODY_IDLE_TIMEOUT, LONG_OR_ZERO),
+    }
 }
 
-/// How an initiator notices a dead tunnel: by the responder's pings while it is idle, by its own PINGs in use.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct LivenessConfig {
-    /// Time for the first ping.
-    #[serde(with = "limits::first_ping", default = "limits::first_ping::default")]
-    pub first_ping: Duration,
-    /// Longest gaps between the responder's pings for which an idle tunnel may be silent.
-    #[serde(with = "limits::intervals", default = "limits::intervals::default")]
-    pub intervals: u32,
-    /// The HTTP/2 connection inside each tunnel.
-    #[serde(default = "absent")]
-    pub http2: PingConfig,
+section! {
+    /// How to dial.
+    pub struct DialConfig {
+        /// Time from the first packet to the complete response of the handshake.
+        timeout: Duration = within(policy::DIAL_TIMEOUT, EXCHANGE),
+        /// Dials in flight at once, on each worker and for each address.
+        max_in_flight: u32 = count(policy::MAX_DIALS, POSITIVE),
+        /// The pause after the first failure; it doubles with each further one.
+        first_retry: Duration = within(policy::FIRST_RETRY, LONG),
+        /// Maximum pause after a host refused.
+        refused_max: Duration = within(policy::REFUSED_MAX, LONG_OR_ZERO),
+        /// Maximum pause after a host stayed silent.
+        silent_max: Duration = within(policy::SILENT_MAX, LONG_OR_ZERO),
+        /// Maximum pause after a responder rejected this initiator, or where an address seems to be out of date.
+        rejected_max: Duration = within(policy::REJECTED_MAX, LONG_OR_ZERO),
+        /// Time without a connection after which another connect starts beside those in flight.
+        overlap: Duration = within(policy::DIAL_OVERLAP, policy::DIAL_OVERLAP_MIN..=policy::DURATION_MAX),
+        /// Lifetime of a tunnel that resets the count of failures.
+        stable_after: Duration = within(policy::STABLE_AFTER, LONG_OR_ZERO),
+        /// The path of the handshake.
+        path: String = text_or(text::path, policy::HANDSHAKE_PATH),
+        /// Whether the handshake is an HTTP upgrade.
+        http_upgrade: bool = default(false),
+        /// Interval at which names are resolved again.
+        dns_refresh: Duration = within(policy::DNS_REFRESH, policy::DNS_REFRESH_MIN..=policy::DURATION_MAX),
+    }
 }
 
-/// PINGs on a tunnel in use.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PingConfig {
-    /// Silence after which a PING is sent.
-    #[serde(
-        with = "limits::http2_ping_interval",
-        default = "limits::http2_ping_interval::default"
-    )]
-    pub ping_interval: Duration,
-    /// Time for the acknowledgement of the PING, after which the tunnel is closed.
-    #[serde(
-        with = "limits::http2_ping_timeout",
-        default = "limits::http2_ping_timeout::default"
-    )]
-    pub ping_timeout: Duration,
+section! {
+    /// How an initiator notices a dead tunnel: by the responder's pings while it is idle, by its own PINGs in use.
+    pub struct LivenessConfig {
+        /// Time for the first ping.
+        first_ping: Duration = within(policy::FIRST_PING, LONG),
+        /// Longest gaps between the responder's pings for which an idle tunnel may be silent.
+        intervals: u32 = count(policy::SILENT_INTERVALS, POSITIVE),
+        /// The HTTP/2 connection inside each tunnel.
+        http2: PingConfig = subsection(),
+    }
 }
 
-/// The HTTP/2 connection inside a tunnel, at the initiator.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct StreamsConfig {
-    /// Maximum number of requests in flight in one tunnel.
-    #[serde(with = "limits::max_streams", default = "limits::max_streams::default")]
-    pub max_streams: u32,
+section! {
+    /// PINGs on a tunnel in use.
+    pub struct PingConfig {
+        /// Silence after which a PING is sent.
+        ping_interval: Duration = within(policy::HTTP2_PING_INTERVAL, EXCHANGE),
+        /// Time for the acknowledgement of the PING, after which the tunnel is closed.
+        ping_timeout: Duration = within(policy::HTTP2_PING_TIMEOUT, EXCHANGE),
+    }
 }
 
-/// How to call services.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServicesConfig {
-    /// Time for the connect to a service.
-    #[serde(
-        with = "limits::connect_timeout",
-        default = "limits::connect_timeout::default"
-    )]
-    pub connect_timeout: Duration,
-    /// Time for which an idle connection is kept.
-    #[serde(with = "limits::idle_timeout", default = "limits::idle_timeout::default")]
-    pub idle_timeout: Duration,
-    /// Maximum number of idle connections that each worker keeps for each host.
-    #[serde(with = "limits::max_idle", default = "limits::max_idle::default")]
-    pub max_idle: u32,
+section! {
+    /// The HTTP/2 connection inside a tunnel, at the initiator.
+    pub struct StreamsConfig {
+        /// Maximum number of requests in flight in one tunnel.
+        max_streams: u32 = count(policy::MAX_STREAMS, POSITIVE),
+    }
+}
+
+section! {
+    /// How to call services.
+    pub struct ServicesConfig {
+        /// Time for the connect to a service.
+        connect_timeout: Duration = within(policy::SERVICE_CONNECT_TIMEOUT, EXCHANGE),
+        /// Time for which an idle connection is kept.
+        idle_timeout: Duration = within(policy::SERVICE_IDLE_TIMEOUT, LONG),
+        /// Maximum number of idle connections that each worker keeps for each host.
+        max_idle: u32 = count(policy::SERVICE_MAX_IDLE, ANY),
+    }
 }
 
 impl InitiatorConfig {
@@ -272,12 +231,6 @@ impl InitiatorConfig {
     }
 
     fn check_clusters(&self, at: &Located<'_>) -> Result<(), Fault> {
-        for entry in at.tree.entries() {
-            let hosts = at.inside(entry).at("hosts");
-            if hosts.items().next().is_none() {
-                return Err(hosts.fault("needs at least one entry"));
-            }
-        }
         for (name, cluster) in &self.clusters {
             unique(
                 cluster.hosts.iter().zip(at.at(name.as_str()).at("hosts").items()),
@@ -288,9 +241,6 @@ impl InitiatorConfig {
     }
 
     fn check_tunnels(&self, at: &Located<'_>) -> Result<(), Fault> {
-        if self.tunnels.is_empty() {
-            return Err(at.fault("needs at least one entry"));
-        }
         let all = || {
             self.tunnels
                 .iter()
@@ -343,8 +293,9 @@ impl DialConfig {
             ("rejected_max", &mut self.rejected_max),
         ] {
             match at.find(key) {
-                Some(at) => limits::check(*most, &(first..=policy::DURATION_MAX))
-                    .map_err(|problem| at.fault(problem))?,
+                Some(at) => {
+                    check(*most, &(first..=policy::DURATION_MAX)).map_err(|problem| at.fault(problem))?
+                }
                 None => *most = first.max(*most),
             }
         }
@@ -352,27 +303,71 @@ impl DialConfig {
     }
 }
 
-fn clusters<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<ClusterName, ClusterConfig>, D::Error> {
-    let clusters = BTreeMap::<As<ClusterName>, ClusterConfig>::deserialize(deserializer)?;
-    Ok(clusters
-        .into_iter()
-        .map(|(name, cluster)| (name.0, cluster))
-        .collect())
-}
+/// The key `clusters`.
+struct ByName;
 
-fn write_clusters<S: Serializer>(
-    clusters: &BTreeMap<ClusterName, ClusterConfig>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(clusters.iter().map(|(name, cluster)| (name.as_str(), cluster)))
-}
+impl Key for ByName {
+    type Value = Clusters;
 
-impl<'de> Deserialize<'de> for TunnelConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TunnelVisitor)
+    fn read<'de, D: Deserializer<'de>>(&self, deserializer: D) -> Result<Clusters, D::Error> {
+        #[derive(PartialEq, Eq, PartialOrd, Ord)]
+        struct Name(ClusterName);
+
+        impl<'de> Deserialize<'de> for Name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text(text::id(ClusterName::parse)).read(deserializer).map(Self)
+            }
+        }
+
+        let clusters = BTreeMap::<Name, ClusterConfig>::deserialize(deserializer)?;
+        Ok(clusters
+            .into_iter()
+            .map(|(name, cluster)| (name.0, cluster))
+            .collect())
     }
+
+    fn write<S: Serializer>(&self, clusters: &Clusters, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(clusters.iter().map(|(name, cluster)| (name.as_str(), cluster)))
+    }
+
+    fn absent(&self) -> Option<Clusters> {
+        None
+    }
+}
+
+fn tunnel_address(text: &str) -> Result<TunnelAddress, String> {
+    TunnelAddress::parse(text).map_err(|rule| format!("{text:?}: {rule}"))
+}
+
+/// The key `tunnels`, a list whose entries are mappings or addresses alone.
+struct Tunnels;
+
+impl Key for Tunnels {
+    type Value = Vec<TunnelConfig>;
+
+    fn read<'de, D: Deserializer<'de>>(&self, deserializer: D) -> Result<Vec<TunnelConfig>, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(transparent)]
+        struct Entry(#[serde(deserialize_with = "tunnel")] TunnelConfig);
+
+        let tunnels = Vec::<Entry>::deserialize(deserializer)?;
+        if tunnels.is_empty() {
+            return Err(de::Error::custom("needs at least one entry"));
+        }
+        Ok(tunnels.into_iter().map(|tunnel| tunnel.0).collect())
+    }
+
+    fn write<S: Serializer>(&self, tunnels: &Vec<TunnelConfig>, serializer: S) -> Result<S::Ok, S::Error> {
+        tunnels.serialize(serializer)
+    }
+
+    fn absent(&self) -> Option<Vec<TunnelConfig>> {
+        None
+    }
+}
+
+fn tunnel<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TunnelConfig, D::Error> {
+    deserializer.deserialize_any(TunnelVisitor)
 }
 
 struct TunnelVisitor;
@@ -385,23 +380,11 @@ impl<'de> Visitor<'de> for TunnelVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<TunnelConfig, E> {
-        Ok(TunnelConfig {
-            address: Text::parse(text).map_err(E::custom)?,
-            per_worker: false,
-        })
+        let (address, per_worker) = (tunnel_address(text).map_err(E::custom)?, false);
+        Ok(TunnelConfig { address, per_worker })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<TunnelConfig, A::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Full {
-            #[serde(with = "text")]
-            address: TunnelAddress,
-            #[serde(default)]
-            per_worker: bool,
-        }
-
-        let Full { address, per_worker } = Full::deserialize(MapAccessDeserializer::new(entries))?;
-        Ok(TunnelConfig { address, per_worker })
+        TunnelConfig::deserialize(MapAccessDeserializer::new(entries))
     }
 }

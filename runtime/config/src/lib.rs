@@ -1,8 +1,8 @@
 //! From a YAML file to a configuration that is valid by type.
 //!
 //! One parse produces a [`Tree`](document::Tree) in which every key and value has its place. The tree is the input of serde:
-//! the types of the sections refuse unknown keys, the fields refuse invalid values (`text` and `limits`), and each section
-//! then checks what depends on several keys. All errors are located alike and have the form
+//! each section (`section`) refuses unknown keys, each kind of key refuses invalid values, and each section then checks what
+//! depends on several keys. All errors are located alike and have the form
 //! `file:line:column: key: problem; allowed: …`.
 //!
 //! Invariants: no number in these sources is a default or a bound (`eddy_core::policy` holds them), and the effective
@@ -12,8 +12,8 @@ mod de;
 mod duration;
 mod error;
 mod initiator;
-mod limits;
 mod responder;
+mod section;
 mod shared;
 mod text;
 mod tree;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use eddy_core::duplicates::Policy;
@@ -12,138 +13,111 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::error::Fault;
-use super::shared::{
-    AccessLogConfig, AdminConfig, Http2Config, LogConfig, NodeConfig, StatsConfig, TracesConfig,
-    check_listens,
+use super::section::{
+    Key, Optional, Seed, TextVisitor, check, count, default, filled, required, section, subsection, text,
+    text_or, within,
 };
+use super::shared::{
+    ANY, AccessLogConfig, AdminConfig, EXCHANGE, Http2Config, LONG_OR_ZERO, LogConfig, NodeConfig, POSITIVE,
+    StatsConfig, TracesConfig, check_listens, per_cpu,
+};
+use super::text;
 use super::tree::{Located, unique};
-use super::{de::absent, limits, text};
 
-/// A responder.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResponderConfig {
-    /// The identity of the process.
-    pub node: NodeConfig,
-    /// Threads that share the work.
-    #[serde(with = "limits::workers", default = "limits::workers::default")]
-    pub workers: u16,
-    /// The admin endpoint.
-    pub admin: Option<AdminConfig>,
-    /// The names of the stats.
-    #[serde(default = "absent")]
-    pub stats: StatsConfig,
-    /// The log.
-    #[serde(default = "absent")]
-    pub log: LogConfig,
-    /// The access log.
-    pub access_log: Option<AccessLogConfig>,
-    /// The destination of spans.
-    pub traces: Option<TracesConfig>,
-    /// Where tunnels arrive.
-    pub tunnels: ListenConfig,
-    /// Where requests arrive.
-    pub egress: EgressConfig,
-    /// Time for requests in flight at shutdown.
-    #[serde(with = "limits::drain_timeout", default = "limits::drain_timeout::default")]
-    pub drain_timeout: Duration,
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=policy::GRACE_MAX;
+
+section! {
+    /// A responder.
+    pub struct ResponderConfig {
+        /// The identity of the process.
+        node: NodeConfig = required(),
+        /// Threads that share the work.
+        workers: u16 = per_cpu(),
+        /// The admin endpoint.
+        admin: Option<AdminConfig> = default(None),
+        /// The names of the stats.
+        stats: StatsConfig = subsection(),
+        /// The log.
+        log: LogConfig = subsection(),
+        /// The access log.
+        access_log: Option<AccessLogConfig> = default(None),
+        /// The destination of spans.
+        traces: Option<TracesConfig> = default(None),
+        /// Where tunnels arrive.
+        tunnels: ListenConfig = required(),
+        /// Where requests arrive.
+        egress: EgressConfig = required(),
+        /// Time for requests in flight at shutdown.
+        drain_timeout: Duration = within(policy::DRAIN_TIMEOUT, LONG_OR_ZERO),
+    }
 }
 
-/// Where tunnels arrive, what a handshake must contain, and how a tunnel is kept alive.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenConfig {
-    /// The address that initiators dial.
-    #[serde(deserialize_with = "text::listen")]
-    pub listen: SocketAddr,
-    /// The pause between the echo of an idle tunnel's ping and the next ping.
-    #[serde(with = "limits::ping_interval", default = "limits::ping_interval::default")]
-    pub ping_interval: Duration,
-    /// Half intervals without the echo after which the tunnel is closed.
-    #[serde(with = "limits::ping_misses", default = "limits::ping_misses::default")]
-    pub ping_misses: u32,
-    /// Time from accept to the complete request of a handshake.
-    #[serde(
-        with = "limits::handshake_timeout",
-        default = "limits::handshake_timeout::default"
-    )]
-    pub handshake_timeout: Duration,
-    /// Time from accept to the first byte of the request; at most `handshake_timeout`.
-    #[serde(
-        with = "limits::first_byte_timeout",
-        default = "limits::first_byte_timeout::default"
-    )]
-    pub first_byte_timeout: Duration,
-    /// The path of a handshake.
-    #[serde(default = "handshake_path", deserialize_with = "text::path")]
-    pub path: String,
-    /// Whether handshakes are HTTP upgrades with a 101 response.
-    #[serde(default)]
-    pub http_upgrade: bool,
-    /// Whether tenants are kept apart: a node or cluster is then looked up within its tenant only.
-    #[serde(default)]
-    pub tenant_isolation: bool,
-    /// The upstream cluster that a handshake must name.
-    #[serde(with = "text::optional", default)]
-    pub required_cluster: Option<ClusterName>,
-    /// The treatment of several processes under one node id.
-    #[serde(with = "text", default)]
-    pub duplicates: Policy,
-    /// The pause between the acknowledgement of the response and the first byte in the tunnel (wire.md 2.6).
-    #[serde(with = "limits::settle", default = "limits::settle::default")]
-    pub settle: Duration,
-    /// Maximum number of pending handshakes on one worker; a further one evicts an older one.
-    #[serde(
-        with = "limits::max_pending_handshakes",
-        default = "limits::max_pending_handshakes::default"
-    )]
-    pub max_pending_handshakes: u32,
-    /// Maximum number of these from one source; zero for any number.
-    #[serde(
-        with = "limits::max_pending_per_source",
-        default = "limits::max_pending_per_source::default"
-    )]
-    pub max_pending_per_source: u32,
-    /// The HTTP/2 connection inside each tunnel.
-    #[serde(default = "absent")]
-    pub http2: Http2Config,
+section! {
+    /// Where tunnels arrive, what a handshake must contain, and how a tunnel is kept alive.
+    pub struct ListenConfig {
+        /// The address that initiators dial.
+        listen: SocketAddr = text(text::listen),
+        /// The pause between the echo of an idle tunnel's ping and the next ping.
+        ping_interval: Duration = within(policy::PING_INTERVAL, policy::PING_INTERVAL_MIN..=policy::EXCHANGE_MAX),
+        /// Half intervals without the echo after which the tunnel is closed.
+        ping_misses: u32 = count(policy::PING_MISSES, POSITIVE),
+        /// Time from accept to the complete request of a handshake.
+        handshake_timeout: Duration = within(policy::HANDSHAKE_TIMEOUT, EXCHANGE),
+        /// Time from accept to the first byte of the request; at most `handshake_timeout`.
+        first_byte_timeout: Duration = within(policy::FIRST_BYTE_TIMEOUT, LONG_OR_ZERO),
+        /// The path of a handshake.
+        path: String = text_or(text::path, policy::HANDSHAKE_PATH),
+        /// Whether handshakes are HTTP upgrades with a 101 response.
+        http_upgrade: bool = default(false),
+        /// Whether tenants are kept apart: a node or cluster is then looked up within its tenant only.
+        tenant_isolation: bool = default(false),
+        /// The upstream cluster that a handshake must name.
+        required_cluster: Option<ClusterName> = Optional(text(text::id(ClusterName::parse))),
+        /// The treatment of several processes under one node id.
+        duplicates: Policy = Duplicates,
+        /// The pause between the acknowledgement of the response and the first byte in the tunnel (wire.md 2.6).
+        settle: Duration = within(policy::SETTLE, Duration::ZERO..=policy::SETTLE_MAX),
+        /// Maximum number of pending handshakes on one worker; a further one evicts an older one.
+        max_pending_handshakes: u32 = count(policy::MAX_PENDING_HANDSHAKES, POSITIVE),
+        /// Maximum number of these from one source; zero for any number.
+        max_pending_per_source: u32 = count(policy::max_pending_per_source(policy::MAX_PENDING_HANDSHAKES), ANY),
+        /// The HTTP/2 connection inside each tunnel.
+        http2: Http2Config = subsection(),
+    }
 }
 
-/// The path of a handshake, unless configured otherwise.
-pub(crate) fn handshake_path() -> String {
-    policy::HANDSHAKE_PATH.to_owned()
+section! {
+    /// Where requests arrive, and how each one finds its tunnel.
+    pub struct EgressConfig {
+        /// The address that applications send requests to.
+        listen: SocketAddr = text(text::listen),
+        /// The headers that name a node or cluster; the first one that is present counts.
+        host_id: Vec<HostIdHeader> = filled(),
+        /// The header that names the tenant: present exactly if tenants are kept apart.
+        tenant: Option<String> = Optional(text(text::header)),
+        /// The requests that are accepted.
+        routes: Vec<EgressRoute> = filled(),
+        /// Wait of a request for a node or cluster that was connected moments ago; zero: no wait.
+        reconnect_grace: Duration = within(policy::RECONNECT_GRACE, GRACE),
+        /// Maximum number of requests that wait so on one worker.
+        max_waiting: u32 = count(policy::MAX_WAITING, ANY),
+        /// Time for which a draining process still accepts clients, while its initiators dial elsewhere.
+        drain_delay: Duration = within(policy::DRAIN_DELAY, GRACE),
+    }
 }
 
-/// Where requests arrive, and how each one finds its tunnel.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct EgressConfig {
-    /// The address that applications send requests to.
-    #[serde(deserialize_with = "text::listen")]
-    pub listen: SocketAddr,
-    /// The headers that name a node or cluster; the first one that is present counts.
-    pub host_id: Vec<HostIdHeader>,
-    /// The header that names the tenant: present exactly if tenants are kept apart.
-    #[serde(default, deserialize_with = "tenant")]
-    pub tenant: Option<String>,
-    /// The requests that are accepted.
-    pub routes: Vec<EgressRoute>,
-    /// Wait of a request for a node or cluster that was connected moments ago; zero: no wait.
-    #[serde(
-        with = "limits::reconnect_grace",
-        default = "limits::reconnect_grace::default"
-    )]
-    pub reconnect_grace: Duration,
-    /// Maximum number of requests that wait so on one worker.
-    #[serde(with = "limits::max_waiting", default = "limits::max_waiting::default")]
-    pub max_waiting: u32,
-    /// Time for which a draining process still accepts clients, while its initiators dial elsewhere.
-    #[serde(with = "limits::drain_delay", default = "limits::drain_delay::default")]
-    pub drain_delay: Duration,
-}
-
-fn tenant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<text::Header>::deserialize(deserializer)?.map(|header| header.0))
+section! {
+    /// Requests whose path begins with a prefix. The longest prefix wins.
+    pub struct EgressRoute {
+        /// The prefix.
+        prefix: String = text(text::path),
+        /// Time for the head of the response, from the end of the request; zero for any time.
+        timeout: Duration = within(policy::EGRESS_TIMEOUT, LONG_OR_ZERO),
+        /// Maximum pause in the body of the request; zero for any pause.
+        body_idle_timeout: Duration = within(policy::BODY_IDLE_TIMEOUT, LONG_OR_ZERO),
+        /// Whether a request is sent again when its tunnel dies before the response, if its method allows that.
+        retry: bool = default(true),
+    }
 }
 
 /// A header that names a node or a cluster.
@@ -153,31 +127,6 @@ pub struct HostIdHeader {
     pub name: String,
     /// The kind of id in its value.
     pub names: Names,
-}
-
-/// Requests whose path begins with a prefix. The longest prefix wins.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct EgressRoute {
-    /// The prefix.
-    #[serde(deserialize_with = "text::path")]
-    pub prefix: String,
-    /// Time for the head of the response, from the end of the request; zero for any time.
-    #[serde(with = "limits::egress_timeout", default = "limits::egress_timeout::default")]
-    pub timeout: Duration,
-    /// Maximum pause in the body of the request; zero for any pause.
-    #[serde(
-        with = "limits::body_idle_timeout",
-        default = "limits::body_idle_timeout::default"
-    )]
-    pub body_idle_timeout: Duration,
-    /// Whether a request is sent again when its tunnel dies before the response, if its method allows that.
-    #[serde(default = "yes")]
-    pub retry: bool,
-}
-
-const fn yes() -> bool {
-    true
 }
 
 impl ResponderConfig {
@@ -200,7 +149,7 @@ impl ListenConfig {
     fn finish(&mut self, at: &Located<'_>) -> Result<(), Fault> {
         if let Some(at) = at.find("first_byte_timeout") {
             let allowed = policy::DURATION_MIN..=self.handshake_timeout;
-            limits::check(self.first_byte_timeout, &allowed).map_err(|problem| at.fault(problem))?;
+            check(self.first_byte_timeout, &allowed).map_err(|problem| at.fault(problem))?;
         }
         self.first_byte_timeout = self.first_byte_timeout.min(self.handshake_timeout);
         if at.find("max_pending_per_source").is_none() {
@@ -212,18 +161,10 @@ impl ListenConfig {
 
 impl EgressConfig {
     fn finish(&self, at: &Located<'_>, tenant_isolation: bool) -> Result<(), Fault> {
-        let headers = at.at("host_id");
-        if self.host_id.is_empty() {
-            return Err(headers.fault("needs at least one entry"));
-        }
         let names = self.host_id.iter().map(|header| &header.name);
-        unique(names.zip(headers.items()), |name| format!("{name:?}"))?;
-        let routes = at.at("routes");
-        if self.routes.is_empty() {
-            return Err(routes.fault("needs at least one entry"));
-        }
+        unique(names.zip(at.at("host_id").items()), |name| format!("{name:?}"))?;
         let prefixes = self.routes.iter().map(|route| &route.prefix);
-        let places = routes.items().map(|route| route.at("prefix"));
+        let places = at.at("routes").items().map(|route| route.at("prefix"));
         unique(prefixes.zip(places), |prefix| format!("{prefix:?}"))?;
         match (at.find("tenant"), tenant_isolation) {
             (Some(at), false) => Err(at.fault("allowed only with tunnels.tenant_isolation: true")),
@@ -233,6 +174,25 @@ impl EgressConfig {
             }),
             (Some(_), true) | (None, false) => Ok(()),
         }
+    }
+}
+
+/// The key `duplicates`.
+struct Duplicates;
+
+impl Key for Duplicates {
+    type Value = Policy;
+
+    fn read<'de, D: Deserializer<'de>>(&self, deserializer: D) -> Result<Policy, D::Error> {
+        deserializer.deserialize_str(TextVisitor("text", text::duplicates))
+    }
+
+    fn write<S: Serializer>(&self, value: &Policy, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.label())
+    }
+
+    fn absent(&self) -> Option<Policy> {
+        Some(Policy::default())
     }
 }
 
@@ -252,35 +212,28 @@ impl<'de> Visitor<'de> for HostIdVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<HostIdHeader, E> {
-        let name = text::parse_header(text).map_err(E::custom)?;
-        Ok(HostIdHeader {
-            name,
-            names: Names::Either,
-        })
+        let (name, names) = (text::header(text).map_err(E::custom)?, Names::Either);
+        Ok(HostIdHeader { name, names })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<HostIdHeader, A::Error> {
-        const KEYS: &[&str] = &["node", "cluster"];
-        let mut found = Vec::new();
+        let mut found = None;
         while let Some(key) = entries.next_key::<String>()? {
             let names = match key.as_str() {
                 "node" => Names::Node,
                 "cluster" => Names::Cluster,
-                _ => return Err(de::Error::unknown_field(&key, KEYS)),
+                _ => return Err(de::Error::unknown_field(&key, &["node", "cluster"])),
             };
-            let name = entries.next_value::<text::Header>()?.0;
-            found.push(HostIdHeader { name, names });
+            let name = entries.next_value_seed(Seed(&text(text::header)))?;
+            if found.replace(HostIdHeader { name, names }).is_some() {
+                let problem =
+                    "must be a header name, {node: NAME} or {cluster: NAME}, not a mapping with both keys";
+                return Err(de::Error::custom(problem));
+            }
         }
-        let wrong = |what: &str| {
-            de::Error::custom(format!(
-                "must be a header name, {{node: NAME}} or {{cluster: NAME}}, not {what}"
-            ))
-        };
-        match found.len() {
-            0 => Err(wrong("an empty mapping")),
-            1 => Ok(found.remove(0)),
-            _ => Err(wrong("a mapping with both keys")),
-        }
+        found.ok_or_else(|| {
+            de::Error::custom("must be a header name, {node: NAME} or {cluster: NAME}, not an empty mapping")
+        })
     }
 }
 

@@ -1,59 +1,62 @@
 //! The sections that both roles have.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use eddy_core::identity::{ClusterId, NodeId};
 use eddy_core::policy;
-use serde::{Deserialize, Serialize};
 
 use super::error::Fault;
+use super::section::{Count, count, default, section, text, text_or, within};
+use super::text;
 use super::tree::{Located, unique};
-use super::{limits, text};
 
-/// The identity of this process.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeConfig {
-    /// The process.
-    #[serde(with = "text")]
-    pub id: NodeId,
-    /// The group that it belongs to.
-    #[serde(with = "text")]
-    pub cluster: ClusterId,
+pub(crate) const ANY: RangeInclusive<u32> = 0..=u32::MAX;
+pub(crate) const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
+pub(crate) const LONG: RangeInclusive<Duration> = policy::DURATION_MIN..=policy::DURATION_MAX;
+/// Zero means without a limit, or not at all.
+pub(crate) const LONG_OR_ZERO: RangeInclusive<Duration> = Duration::ZERO..=policy::DURATION_MAX;
+pub(crate) const EXCHANGE: RangeInclusive<Duration> = policy::DURATION_MIN..=policy::EXCHANGE_MAX;
+
+section! {
+    /// The identity of this process.
+    pub struct NodeConfig {
+        /// The process.
+        id: NodeId = text(text::id(NodeId::parse)),
+        /// The group that it belongs to.
+        cluster: ClusterId = text(text::id(ClusterId::parse)),
+    }
 }
 
-/// The endpoint for stats, readiness and the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdminConfig {
-    /// The address.
-    #[serde(deserialize_with = "text::loopback_listen")]
-    pub listen: SocketAddr,
+section! {
+    /// The endpoint for stats, readiness and the configuration.
+    pub struct AdminConfig {
+        /// The address.
+        listen: SocketAddr = text(text::loopback_listen),
+    }
 }
 
-/// The endpoint for questions about an initiator's tunnels.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiConfig {
-    /// The address.
-    #[serde(deserialize_with = "text::loopback_listen")]
-    pub listen: SocketAddr,
+section! {
+    /// The endpoint for questions about an initiator's tunnels.
+    pub struct ApiConfig {
+        /// The address.
+        listen: SocketAddr = text(text::loopback_listen),
+    }
 }
 
-/// The names and the number of stats.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct StatsConfig {
-    /// The beginning of the names.
-    #[serde(default, deserialize_with = "text::stats_prefix")]
-    pub prefix: String,
-    /// Whether there is a gauge for each node, cluster, host and worker.
-    #[serde(default)]
-    pub detailed: bool,
-    /// Maximum number of series of single nodes, clusters and hosts in `/metrics`.
-    #[serde(with = "limits::max_series", default = "limits::max_series::default")]
-    pub max_series: u32,
+section! {
+    /// The names and the number of stats.
+    pub struct StatsConfig {
+        /// The beginning of the names.
+        prefix: String = text_or(text::stats_prefix, ""),
+        /// Whether there is a gauge for each node, cluster, host and worker.
+        detailed: bool = default(false),
+        /// Maximum number of series of single nodes, clusters and hosts in `/metrics`.
+        max_series: u32 = count(policy::MAX_SERIES, ANY),
+    }
 }
 
 impl StatsConfig {
@@ -65,20 +68,14 @@ impl StatsConfig {
     }
 }
 
-/// The log.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// Levels, also by module.
-    #[serde(default = "log_filter", deserialize_with = "text::log_filter")]
-    pub filter: String,
-    /// The format of the lines.
-    #[serde(default)]
-    pub format: LogFormat,
-}
-
-fn log_filter() -> String {
-    policy::LOG_FILTER.to_owned()
+section! {
+    /// The log.
+    pub struct LogConfig {
+        /// Levels, also by module.
+        filter: String = text_or(text::log_filter, policy::LOG_FILTER),
+        /// The format of the lines.
+        format: LogFormat = text_or(text::log_format, LogFormat::Text),
+    }
 }
 
 /// The format of log lines.
@@ -107,43 +104,45 @@ impl LogFormat {
     }
 }
 
-/// A line for each request.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AccessLogConfig {
-    /// The file to append to; `-` is standard output.
-    #[serde(deserialize_with = "text::file")]
-    pub file: String,
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
 }
 
-/// A span for each request.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct TracesConfig {
-    /// The address of a collector that accepts OTLP over HTTP.
-    #[serde(deserialize_with = "text::collector")]
-    pub otlp: String,
+section! {
+    /// A line for each request.
+    pub struct AccessLogConfig {
+        /// The file to append to; `-` is standard output.
+        file: String = text(text::file),
+    }
 }
 
-/// The HTTP/2 connection inside a tunnel, at the responder.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http2Config {
-    /// Silence after which a PING is sent.
-    #[serde(
-        with = "limits::http2_ping_interval",
-        default = "limits::http2_ping_interval::default"
-    )]
-    pub ping_interval: Duration,
-    /// Time for the acknowledgement of the PING, after which the tunnel is closed.
-    #[serde(
-        with = "limits::http2_ping_timeout",
-        default = "limits::http2_ping_timeout::default"
-    )]
-    pub ping_timeout: Duration,
-    /// Maximum number of requests in flight in one tunnel.
-    #[serde(with = "limits::max_streams", default = "limits::max_streams::default")]
-    pub max_streams: u32,
+section! {
+    /// A span for each request.
+    pub struct TracesConfig {
+        /// The address of a collector that accepts OTLP over HTTP.
+        otlp: String = text(text::collector),
+    }
+}
+
+section! {
+    /// The HTTP/2 connection inside a tunnel, at the responder.
+    pub struct Http2Config {
+        /// Silence after which a PING is sent.
+        ping_interval: Duration = within(policy::HTTP2_PING_INTERVAL, EXCHANGE),
+        /// Time for the acknowledgement of the PING, after which the tunnel is closed.
+        ping_timeout: Duration = within(policy::HTTP2_PING_TIMEOUT, EXCHANGE),
+        /// Maximum number of requests in flight in one tunnel.
+        max_streams: u32 = count(policy::MAX_STREAMS, POSITIVE),
+    }
+}
+
+/// The number of workers: by default one for each CPU.
+pub(crate) fn per_cpu() -> Count<u16> {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let most = u16::try_from(policy::WORKERS_MAX).unwrap_or(u16::MAX);
+    count(u16::try_from(cpus).unwrap_or(most).min(most), 1..=most)
 }
 
 /// Refuses an address that two listeners share: the system would spread the connections over both.

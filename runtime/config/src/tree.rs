@@ -81,15 +81,10 @@ impl Tree {
 
     /// The entries of a mapping; other values have none.
     pub(crate) fn entries(&self) -> &[Entry] {
-        match &self.value {
-            Value::Mapping(entries) => entries,
-            Value::Null
-            | Value::Flag(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_) => &[],
-        }
+        let Value::Mapping(entries) = &self.value else {
+            return &[];
+        };
+        entries
     }
 }
 
@@ -137,14 +132,10 @@ impl<'t> Located<'t> {
 
     /// The items of a list; other values have none.
     pub(crate) fn items(&self) -> impl Iterator<Item = Self> + use<'t> {
-        let items: &[Tree] = match &self.tree.value {
-            Value::List(items) => items,
-            Value::Null
-            | Value::Flag(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::Mapping(_) => &[],
+        let items: &[Tree] = if let Value::List(items) = &self.tree.value {
+            items
+        } else {
+            &[]
         };
         let path = self.path.clone();
         let item = move |(index, tree)| Self {
