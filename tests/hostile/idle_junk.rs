@@ -86,7 +86,9 @@ fn junk_instead_of_a_ping_ends_that_tunnel_alone() {
             (stats["reverse_tunnel.closed.unexpected_bytes"] > 0).then_some(stats)
         });
         assert_eq!(closed["reverse_tunnel.closed.unexpected_bytes"], 1);
-        assert!(between.initiator.log().contains("unexpected_bytes"));
+        wait_for("the line in the log", || {
+            between.initiator.log().contains("unexpected_bytes").then_some(())
+        });
         between.assert_others_are_served();
     }
 }

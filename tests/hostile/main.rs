@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod client_abuse;
 mod drain;
 mod egress_heads;
 #[allow(
@@ -19,8 +20,10 @@ mod memory;
 mod partition;
 mod pending;
 mod raw_initiator;
+mod service_abuse;
 mod services;
 mod slow_link;
+mod smuggling;
 mod spaces;
 mod stream_errors;
 mod trailers;

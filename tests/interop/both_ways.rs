@@ -157,7 +157,13 @@ fn eddy_as_initiator_understands_a_404_and_a_403() {
             (world.eddy_stat(&counter) >= 2).then_some(())
         });
         assert_eq!(get(world.initiator_admin, "/ready", &[]).status, 503);
-        assert!(world.initiator.log().contains(&format!("code={status}")));
+        wait_for("the line in the log", || {
+            world
+                .initiator
+                .log()
+                .contains(&format!("code={status}"))
+                .then_some(())
+        });
         // It backs off instead of hammering.
         let before = world.eddy_stat(&counter);
         pause(Duration::from_secs(1));

@@ -211,6 +211,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_response_has_its_limit_where_a_body_has_none() {
+        let (mut limits, upload) = limits();
+        limits.body_idle = None;
+        let flow = async {
+            upload.on_bytes(1);
+            upload.on_awaited();
+            tokio::time::sleep(S(5)).await;
+            upload.on_whole();
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(elapsed(&limits, Some(&upload), flow).await, (S(8), false));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_rests_is_the_senders_fault_and_one_that_is_not_taken_the_receivers() {
         for (awaited, expected) in [(true, Late::Sender), (false, Late::Receiver)] {
             let (limits, upload) = limits();

@@ -121,14 +121,22 @@ impl RequestRules {
         }
     }
 
-    /// The node or cluster that a request is for.
+    /// The node or cluster that a request is for. A header that says so twice is refused: another proxy may have judged the
+    /// other value.
     pub(super) fn key<'h>(&self, headers: &'h HeaderMap) -> Result<RouteKey<'h>, Refusal> {
+        let is_repeated = Cell::new(false);
         let text = |name: &HeaderName| {
-            let value = headers.get(name)?;
+            let mut values = headers.get_all(name).iter();
+            let value = values.next()?;
+            is_repeated.set(is_repeated.get() || values.next().is_some());
             std::str::from_utf8(value.as_bytes()).ok()
         };
         let tenant = self.tenant_header.as_ref().and_then(text);
-        self.keys.key(|rule: usize| text(&self.key_headers[rule]), tenant)
+        let key = self.keys.key(|rule: usize| text(&self.key_headers[rule]), tenant);
+        if is_repeated.get() {
+            return Err(Refusal::BadRequest);
+        }
+        key
     }
 }
 

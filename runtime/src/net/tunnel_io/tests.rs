@@ -1,4 +1,7 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Wake;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -176,4 +179,27 @@ async fn a_cut_ends_reads_and_writes() {
     control.cut();
     assert!(io.write_all(b"more").await.is_err());
     assert!(io.read(&mut [0]).await.is_err());
+}
+
+#[derive(Default)]
+struct Wakes(AtomicU32);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn each_command_wakes_a_connection_that_has_not_read_since_the_last_one() {
+    let (mut io, control) = of_client();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut byte = [0];
+    let mut buf = ReadBuf::new(&mut byte);
+    let read = Pin::new(&mut io).poll_read(&mut Context::from_waker(&waker), &mut buf);
+    assert!(read.is_pending());
+    control.send_ping();
+    control.cut();
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
 }
