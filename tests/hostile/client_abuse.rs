@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::h2::{Frame, PREFACE, code, kind};
-use crate::kit::{Options, Pair, Service, connect, pause, read_head, stats};
+use crate::kit::{Options, Pair, Service, beside, connect, pause, read_head, stats};
 
 /// RFC 9113, section 6.10.
 const CONTINUATION: u8 = 9;
@@ -51,7 +51,7 @@ fn abuse(name: &str, act: impl FnOnce(&mut TcpStream) -> std::io::Result<()>) {
     stream.write_all(PREFACE).unwrap();
     Frame::settings(&[]).write(&mut stream);
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || {
+    let reading = beside(move || {
         let mut scratch = [0; 65536];
         while matches!(reader.read(&mut scratch), Ok(1..)) {}
     });

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::Collected;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{HeaderMap, Method, Request, StatusCode};
+use tokio::sync::oneshot;
 
 use super::hygiene;
 use super::limits::Upload;
@@ -21,8 +22,43 @@ pub(crate) enum Question {
     Stream(Incoming),
     /// What the client sends, never held whole.
     Watched(Incoming, Arc<Upload>),
+    /// The same, until it is asked for the first time.
+    Lent(Lent),
     /// What can be sent again.
     Whole(Whole),
+}
+
+/// A streamed body that goes back to its lender if it is dropped before it was asked for anything: an HTTP library that cannot
+/// send a request drops it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    from: Option<Incoming>,
+    upload: Arc<Upload>,
+    back: Option<oneshot::Sender<Incoming>>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(back), Some(body)) = (self.back.take(), self.from.take()) {
+            // The request may have been given up.
+            let _ = back.send(body);
+        }
+    }
+}
+
+/// The claim of a lender to a body.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    back: oneshot::Receiver<Incoming>,
+    upload: Arc<Upload>,
+}
+
+impl Loan {
+    /// The body, if nothing of it was used.
+    pub(crate) fn reclaim(mut self) -> Option<Question> {
+        let body = self.back.try_recv().ok()?;
+        Some(Question::Watched(body, self.upload))
+    }
 }
 
 /// A body that is all there; the default is none.
@@ -30,6 +66,12 @@ pub(crate) enum Question {
 pub(crate) struct Whole {
     data: Bytes,
     trailers: Option<HeaderMap>,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self::Whole(Whole::default())
+    }
 }
 
 impl From<Collected<Bytes>> for Whole {
@@ -54,6 +96,42 @@ impl Question {
         let watch = Arc::clone(&upload);
         (request.map(|body| Self::Watched(body, watch)), Some(upload))
     }
+
+    /// Lends a streamed body for one attempt.
+    pub(crate) fn lend(self) -> (Self, Option<Loan>) {
+        let Self::Watched(from, upload) = self else {
+            return (self, None);
+        };
+        let (sender, receiver) = oneshot::channel();
+        let loan = Loan {
+            back: receiver,
+            upload: Arc::clone(&upload),
+        };
+        let lent = Lent {
+            from: Some(from),
+            upload,
+            back: Some(sender),
+        };
+        (Self::Lent(lent), Some(loan))
+    }
+}
+
+type Framed = Option<Result<Frame<Bytes>, hyper::Error>>;
+
+fn poll_watched(from: &mut Incoming, upload: &Upload, cx: &mut Context<'_>) -> Poll<Framed> {
+    let Poll::Ready(frame) = Pin::new(&mut *from).poll_frame(cx) else {
+        upload.on_awaited();
+        return Poll::Pending;
+    };
+    let frame = frame.and_then(|frame| frame.map(passed).transpose());
+    if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+        upload.on_bytes(data.len());
+    }
+    // A library that counts the bytes of a body may never ask for its end.
+    if frame.is_none() || is_over(from) {
+        upload.on_whole();
+    }
+    Poll::Ready(frame)
 }
 
 /// Takes the fields out of trailers that may not stand there; none is left where all were such.
@@ -77,20 +155,11 @@ impl Body for Question {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Stream(from) => Pin::new(from).poll_frame(cx),
-            Self::Watched(from, upload) => {
-                let Poll::Ready(frame) = Pin::new(&mut *from).poll_frame(cx) else {
-                    upload.on_awaited();
-                    return Poll::Pending;
-                };
-                let frame = frame.and_then(|frame| frame.map(passed).transpose());
-                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                    upload.on_bytes(data.len());
-                }
-                // A library that counts the bytes of a body may never ask for its end.
-                if frame.is_none() || is_over(from) {
-                    upload.on_whole();
-                }
-                Poll::Ready(frame)
+            Self::Watched(from, upload) => poll_watched(from, upload, cx),
+            Self::Lent(lent) => {
+                lent.back = None;
+                let from = lent.from.as_mut();
+                from.map_or(Poll::Ready(None), |from| poll_watched(from, &lent.upload, cx))
             }
             Self::Whole(whole) if !whole.data.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
@@ -107,6 +176,7 @@ impl Body for Question {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Stream(from) | Self::Watched(from, _) => from.is_end_stream(),
+            Self::Lent(lent) => lent.from.as_ref().is_none_or(Body::is_end_stream),
             Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
         }
     }
@@ -114,6 +184,7 @@ impl Body for Question {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Stream(from) | Self::Watched(from, _) => from.size_hint(),
+            Self::Lent(lent) => lent.from.as_ref().map(Body::size_hint).unwrap_or_default(),
             Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
         }
     }

@@ -20,7 +20,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use super::client::Client;
 use super::client_load::{ClientLoad, Counted};
 use super::worker::Worker;
-use crate::http::body::{Answer, Follow, Question, Whole, is_bodiless};
+use crate::http::body::{Answer, Follow, Loan, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
 use crate::http::limits::{Late, Limits};
 use crate::http::{heads, hygiene};
@@ -295,11 +295,7 @@ async fn send<N: Network>(
             let machine = worker.machine.borrow();
             record.identity = machine.directory().identity(tunnel).map(Arc::clone);
         }
-        let copy = if attempts.may_repeat() {
-            copy_of(&request)
-        } else {
-            None
-        };
+        let again = Again::of(&mut request, &attempts);
         let failure = match sender.try_send_request(request).await {
             Ok(response) => {
                 lease.answered();
@@ -319,8 +315,8 @@ async fn send<N: Network>(
             },
         };
         lease.how = Ended::Failed(failure);
-        request = match (attempts.on_failed(tunnel, failure), copy) {
-            (Next::Again, Some(copy)) => copy,
+        request = match (attempts.on_failed(tunnel, failure), again.request()) {
+            (Next::Again, Some(again)) => again,
             (Next::Again | Next::GiveUp, _) => return Err(failure.into()),
         };
         increase(&worker.telemetry.http.retried);
@@ -330,20 +326,22 @@ async fn send<N: Network>(
 /// The largest body that is kept to be sent again: what a call of an API has, not an upload.
 const REPLAY_BYTES_MAX: u64 = 64 << 10;
 
-/// Keeps what is needed to send the request again, and says how often that may happen. A request whose stream was refused was
-/// not processed, so each without a body may be sent again. After a lost connection its method must allow that as well
-/// (RFC 9110, section 9.2.2), and its route; then a small body is read and kept.
+/// Keeps what is needed to send the request again, and says how often that may happen. A request whose stream was refused, or
+/// that came after the peer's GOAWAY, was not processed, so it may be sent again whatever its method. After a lost connection
+/// its method must allow that (RFC 9110, section 9.2.2). Where the route allows retries, a small body is read and kept; a
+/// larger one can be sent again as long as nothing of it was used.
 async fn keep(request: Request<Question>, retry: bool) -> Result<(Request<Question>, Budget), Failed> {
     let repeatable = retry && request.method().is_idempotent();
     let budget = Budget {
         lost: if repeatable { RETRIES_MAX } else { 0 },
         refused: RETRIES_MAX,
     };
+    let once = Budget { lost: 0, ..budget };
     if request.body().is_end_stream() {
         return Ok((request.map(|_| Question::Whole(Whole::default())), budget));
     }
-    if !repeatable {
-        return Ok((request, Budget::default()));
+    if !retry {
+        return Ok((request, once));
     }
     let small = request
         .body()
@@ -351,7 +349,7 @@ async fn keep(request: Request<Question>, retry: bool) -> Result<(Request<Questi
         .exact()
         .is_some_and(|bytes| bytes <= REPLAY_BYTES_MAX);
     if !small {
-        return Ok((request, Budget::default()));
+        return Ok((request, once));
     }
     let (head, body) = request.into_parts();
     let whole = body.collect().await.map_err(|_| Failed::ClientGone)?;
@@ -359,17 +357,50 @@ async fn keep(request: Request<Question>, retry: bool) -> Result<(Request<Questi
     Ok((request, budget))
 }
 
-/// The same request, if it can be sent twice.
-fn copy_of(request: &Request<Question>) -> Option<Request<Question>> {
-    let Question::Whole(whole) = request.body() else {
-        return None;
-    };
-    let mut copy = Request::new(Question::Whole(whole.clone()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+/// What is kept of a request for another attempt.
+enum Again {
+    /// All of it.
+    Copy(Request<Question>),
+    /// Its head, and a claim to its body until that is used.
+    Lent(Request<()>, Loan),
+    /// Nothing.
+    Never,
+}
+
+impl Again {
+    fn of(request: &mut Request<Question>, attempts: &Attempts) -> Self {
+        if let Question::Whole(whole) = request.body() {
+            if !attempts.may_repeat() {
+                return Self::Never;
+            }
+            let copy = Question::Whole(whole.clone());
+            return Self::Copy(head_of(request).map(|()| copy));
+        }
+        let body = std::mem::take(request.body_mut());
+        let (body, loan) = body.lend();
+        *request.body_mut() = body;
+        loan.map_or(Self::Never, |loan| Self::Lent(head_of(request), loan))
+    }
+
+    fn request(self) -> Option<Request<Question>> {
+        match self {
+            Self::Copy(request) => Some(request),
+            Self::Lent(head, loan) => {
+                let body = loan.reclaim()?;
+                Some(head.map(|()| body))
+            }
+            Self::Never => None,
+        }
+    }
+}
+
+fn head_of(request: &Request<Question>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// Gives a request's wait back to the machine when dropped.
@@ -459,6 +490,9 @@ fn failure(error: &hyper::Error) -> Failure {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             return match h2.reason() {
                 Some(h2::Reason::REFUSED_STREAM) if h2.is_reset() => Failure::StreamRefused,
+                // A request beyond the last stream of the peer's GOAWAY, or one that came after it, was not processed
+                // (RFC 9113, section 6.8).
+                Some(h2::Reason::NO_ERROR) if h2.is_go_away() && h2.is_remote() => Failure::Unsent,
                 Some(_) if h2.is_reset() && h2.is_remote() => Failure::StreamReset,
                 // This end resets a stream before its answer for one reason: the body to send has failed.
                 Some(_) if h2.is_reset() && !h2.is_library() => Failure::Body,
