@@ -169,12 +169,12 @@ async fn status(egress: SocketAddr) -> u16 {
 }
 
 /// `settle` in the configuration below.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn nothing_follows_the_answer_until_it_is_acknowledged_and_a_little_later() {
     let yaml = "node: {id: hub, cluster: hubs}\nworkers: 1\n\
-        tunnels: {listen: 127.0.0.1:0, settle: 1s}\n\
+        tunnels: {listen: 127.0.0.1:0, settle: 3s}\n\
         egress: {listen: 127.0.0.1:0, host_id: [x-node-id], routes: [{prefix: /}]}\n";
     let Config::Responder(config) = Config::parse("test", yaml).unwrap() else {
         panic!("a responder's configuration");

@@ -193,8 +193,11 @@ fn a_request_that_waits_for_a_place_too_long_is_overload() {
         ..Options::default()
     });
     let mut first = connect(pair.egress);
+    // Too long to be kept for another attempt: it goes on its way before it is whole.
     first
-        .write_all(b"POST /routed/hang HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 9\r\n\r\n")
+        .write_all(
+            b"POST /routed/hang HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\ncontent-length: 90000\r\n\r\n",
+        )
         .unwrap();
     wait_for("the first request", || {
         (stats(pair.responder_admin).get("egress.in_flight") == Some(&1)).then_some(())
