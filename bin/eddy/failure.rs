@@ -24,7 +24,7 @@ pub(crate) enum Failure {
     Start(StartError),
     /// The operating system refused something else that a process needs.
     System { what: &'static str, source: io::Error },
-    /// There is no log.
+    /// The log cannot be set up.
     Log(LogError),
     /// Spans cannot be sent.
     Traces(String),
