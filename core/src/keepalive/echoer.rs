@@ -56,7 +56,7 @@ pub enum EchoAction {
 /// Recognises pings at any split.
 ///
 /// ```text
-///   RPING* in any reads ──▶ Echo, each       the beginning of HTTP    ──▶ HandOff(other bytes), the end  
+///   RPING* in any reads ──▶ Echo, each       the beginning of HTTP    ──▶ HandOff(other bytes), the end
 ///                                            any other byte           ──▶ Unexpected, the end
 ///                                            nothing for too long     ──▶ Silent, the end
 /// ```
