@@ -19,6 +19,12 @@ const SETTINGS: u8 = 0x04;
 const PING_KIND: u8 = 0x06;
 /// RFC 9113, section 6.8.
 const GOAWAY: u8 = 0x07;
+/// The last stream and the error code of a GOAWAY.
+const GOAWAY_BYTES: usize = 8;
+/// The error code of a GOAWAY that says that the peer drains (RFC 9113, section 7).
+pub const NO_ERROR: u32 = 0;
+/// The error code of a frame that is too short (RFC 9113, section 7).
+const FRAME_SIZE_ERROR: u32 = 6;
 /// A type that is not defined: receivers ignore such frames (RFC 9113, section 4.1).
 const IGNORED: u8 = 0xfa;
 /// The flag of a SETTINGS or PING that acknowledges one.
@@ -43,8 +49,8 @@ const fn ping(flags: u8) -> [u8; 17] {
 /// What has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The head of the first GOAWAY.
-    GoAway,
+    /// The first GOAWAY, with its error code.
+    GoAway(u32),
     /// The first SETTINGS, whole: the peer takes the connection for HTTP/2.
     Settings,
     /// The peer allows so many streams at once.
@@ -74,6 +80,12 @@ enum State {
     },
     Settings {
         setting: [u8; SETTING_BYTES],
+        seen: usize,
+        left: usize,
+    },
+    /// The first GOAWAY, up to its error code; `left` counts what follows that, too.
+    GoAway {
+        bytes: [u8; GOAWAY_BYTES],
         seen: usize,
         left: usize,
     },
@@ -154,6 +166,26 @@ impl FrameWatch {
                     }
                     n
                 }
+                State::GoAway {
+                    bytes: goaway,
+                    seen,
+                    left,
+                } => {
+                    let n = bytes.len().min(GOAWAY_BYTES - *seen);
+                    goaway[*seen..*seen + n].copy_from_slice(&bytes[..n]);
+                    *seen += n;
+                    *left -= n;
+                    if *seen == GOAWAY_BYTES {
+                        let [_, _, _, _, code @ ..] = *goaway;
+                        self.state = if *left == 0 {
+                            HEAD
+                        } else {
+                            State::Payload { left: *left }
+                        };
+                        report(Seen::GoAway(u32::from_be_bytes(code)));
+                    }
+                    n
+                }
                 State::Foreign => return,
             };
             bytes = &mut bytes[taken..];
@@ -192,16 +224,19 @@ impl FrameWatch {
                     left,
                 }
             }
+            GOAWAY if !self.goaway && left >= GOAWAY_BYTES => State::GoAway {
+                bytes: [0; GOAWAY_BYTES],
+                seen: 0,
+                left,
+            },
             _ if left == 0 => HEAD,
             _ => State::Payload { left },
         };
-        match kind {
-            GOAWAY if !self.goaway => {
-                self.goaway = true;
-                report(Seen::GoAway);
-            }
-            SETTINGS if flags & ACK == 0 && left == 0 => self.settings_end(report),
-            _ => {}
+        if kind == GOAWAY && !std::mem::replace(&mut self.goaway, true) && left < GOAWAY_BYTES {
+            report(Seen::GoAway(FRAME_SIZE_ERROR));
+        }
+        if kind == SETTINGS && flags & ACK == 0 && left == 0 {
+            self.settings_end(report);
         }
         n
     }

@@ -28,6 +28,7 @@ pub mod identity;
 pub mod instance;
 pub mod keepalive;
 pub mod line_limit;
+pub mod memory;
 pub mod policy;
 pub mod registry;
 pub mod responder;

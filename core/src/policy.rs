@@ -125,6 +125,21 @@ pub const STARTUP_GRACE: Duration = secs(2);
 pub const PLACE_WAIT_MAX: Duration = secs(15);
 /// One client gets at most this part of the seats for waiting requests once half of the seats are taken.
 pub const CLIENT_SEATS_PART: u32 = 4;
+/// Time for which a client may take nothing of a response although there is more; Envoy's `stream_idle_timeout`.
+pub const READER_IDLE: Duration = secs(300);
+/// Time after which a client that takes nothing counts as stalled while memory is short: longer than a round trip and the
+/// retransmission of a lost segment.
+pub const READER_STALLED: Duration = secs(2);
+/// Interval at which a worker looks at the memory of the process and at its clients.
+pub const MEMORY_INTERVAL: Duration = ms(500);
+/// Minimum time between two rounds of ending clients for their memory: the allocator returns freed memory within a second
+/// (decision 013).
+pub const SHED_INTERVAL: Duration = secs(1);
+/// Default of `memory.limit`, as a part of the memory that the process may use: the rest is for the kernel's buffers of its
+/// sockets, which count for a container, too.
+pub const MEMORY_PART: (u64, u64) = (3, 4);
+/// Smallest `memory.limit`: an idle process with a few tunnels has 11 MiB.
+pub const MEMORY_LIMIT_MIN: u64 = 16 << 20;
 /// Retries of a request that may have left the process.
 pub const RETRIES_MAX: u32 = 3;
 /// Pause before a request that every tunnel refused is sent again; doubled with each refusal (40, 80, 160 ms). By then the

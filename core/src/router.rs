@@ -100,6 +100,36 @@ impl<T> Prefixes<T> {
     }
 }
 
+/// Whether a path can be read in more than one way, so that it might pass a prefix and lead elsewhere behind it: it has a dot
+/// segment (RFC 3986, section 3.3), a backslash or a control character, plain or with `%` escapes.
+pub fn is_ambiguous(path: &str) -> bool {
+    fn hex(digit: u8) -> Option<u8> {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    }
+    let (mut rest, mut dots, mut others) = (path.as_bytes(), 0, 0);
+    loop {
+        let (byte, after) = match rest {
+            [] => return others == 0 && dots > 0 && dots <= 2,
+            [b'%', high, low, after @ ..] => match hex(*high).zip(hex(*low)) {
+                // An escaped slash is not the end of a segment.
+                Some((high, low)) if high << 4 | low != b'/' => (high << 4 | low, after),
+                _ => (b'%', &rest[1..]),
+            },
+            [byte, after @ ..] => (*byte, after),
+        };
+        rest = after;
+        match byte {
+            b'/' if others == 0 && dots > 0 && dots <= 2 => return true,
+            b'/' => (dots, others) = (0, 0),
+            b'.' => dots += 1,
+            b'\\' | 0..=0x1f | 0x7f => return true,
+            _ => others += 1,
+        }
+    }
+}
+
 /// Why Eddy answers a request itself. The label is the one source of the metric's name, the log field and
 /// the `x-eddy-reason` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +146,8 @@ pub enum Refusal {
     NoTunnel,
     /// Every tunnel to that id carries as many requests as it may.
     Overloaded,
+    /// The process has as much memory as it may.
+    MemoryLimit,
     /// The tunnel died under the request.
     TunnelLost,
     /// The initiator refused the stream before it looked at it.
@@ -138,6 +170,8 @@ pub enum Refusal {
     ServiceTimeout,
     /// The request itself cannot be forwarded (no authority, a method without meaning here).
     BadRequest,
+    /// The path can be read in more than one way.
+    BadPath,
     /// The head of the request is too long, or has too many fields.
     HeadTooLarge,
     /// The body of the request is encoded in another way than in chunks.
@@ -146,13 +180,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their labels' documentation.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoHostId,
         Self::NoTenant,
         Self::HostIdTooLong,
         Self::NoTunnel,
         Self::Overloaded,
+        Self::MemoryLimit,
         Self::TunnelLost,
         Self::StreamRefused,
         Self::StreamReset,
@@ -164,6 +199,7 @@ impl Refusal {
         Self::ServiceProtocol,
         Self::ServiceTimeout,
         Self::BadRequest,
+        Self::BadPath,
         Self::HeadTooLarge,
         Self::TransferEncoding,
     ];
@@ -177,6 +213,7 @@ impl Refusal {
             Self::HostIdTooLong => "host_id_too_long",
             Self::NoTunnel => "no_tunnel",
             Self::Overloaded => "overloaded",
+            Self::MemoryLimit => "memory_limit",
             Self::TunnelLost => "tunnel_lost",
             Self::StreamRefused => "stream_refused",
             Self::StreamReset => "stream_reset",
@@ -188,6 +225,7 @@ impl Refusal {
             Self::ServiceProtocol => "service_protocol",
             Self::ServiceTimeout => "service_timeout",
             Self::BadRequest => "bad_request",
+            Self::BadPath => "bad_path",
             Self::HeadTooLarge => "head_too_large",
             Self::TransferEncoding => "transfer_encoding",
         }
@@ -196,7 +234,7 @@ impl Refusal {
     /// The status that the client gets: where Envoy has the case, Envoy's (wire.md section 4).
     pub const fn status(self) -> u16 {
         match self {
-            Self::NoHostId | Self::NoTenant | Self::HostIdTooLong | Self::BadRequest => 400,
+            Self::NoHostId | Self::NoTenant | Self::HostIdTooLong | Self::BadRequest | Self::BadPath => 400,
             Self::NoRoute => 404,
             Self::BodyIdle => 408,
             Self::HeadTooLarge => 431,
@@ -204,6 +242,7 @@ impl Refusal {
             Self::TunnelProtocol | Self::ServiceProtocol => 502,
             Self::NoTunnel
             | Self::Overloaded
+            | Self::MemoryLimit
             | Self::TunnelLost
             | Self::StreamRefused
             | Self::StreamReset
@@ -223,6 +262,7 @@ impl fmt::Display for Refusal {
             Self::HostIdTooLong => "the host id or the tenant is longer than 255 bytes",
             Self::NoTunnel => "no tunnel to the node or cluster asked for",
             Self::Overloaded => "every tunnel to it is full",
+            Self::MemoryLimit => "the memory limit is reached",
             Self::TunnelLost => "the tunnel was lost before the answer",
             Self::StreamRefused => "the initiator refused the request",
             Self::StreamReset => "the initiator reset the request",
@@ -234,6 +274,7 @@ impl fmt::Display for Refusal {
             Self::ServiceProtocol => "the service's answer is not HTTP",
             Self::ServiceTimeout => "the service did not answer in time",
             Self::BadRequest => "this request cannot be forwarded",
+            Self::BadPath => "a path must not have dot segments, backslashes or control characters",
             Self::HeadTooLarge => "the head of the request is larger than 48 KiB or has more than 100 fields",
             Self::TransferEncoding => "only the transfer encoding \"chunked\" is supported",
         })
@@ -321,6 +362,42 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_two_readings_is_ambiguous() {
+        for path in [
+            "/shop/../admin",
+            "/shop/%2e%2e/admin",
+            "/shop/.%2E/admin",
+            "/shop/./x",
+            "/shop/..",
+            "/.",
+            "/shop\\..\\admin",
+            "/shop%5c..%5Cadmin",
+            "/shop%00",
+            "/shop/a%0d%0ab",
+            "/shop%7f",
+        ] {
+            assert!(is_ambiguous(path), "{path}");
+        }
+        for path in [
+            "/",
+            "",
+            "*",
+            "/shop",
+            "//shop//",
+            "/a..b/c.d/...",
+            "/.well-known/x",
+            "/..a",
+            "/%2e%2e%2e",
+            "/%2f",
+            "/100%",
+            "/%zz/%4",
+            "/\u{e9}",
+        ] {
+            assert!(!is_ambiguous(path), "{path}");
+        }
+    }
+
+    #[test]
     fn labels_are_distinct() {
         let labels: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), Refusal::ALL.len());
@@ -338,6 +415,7 @@ mod tests {
         400 host_id_too_long    the host id or the tenant is longer than 255 bytes
         503 no_tunnel           no tunnel to the node or cluster asked for
         503 overloaded          every tunnel to it is full
+        503 memory_limit        the memory limit is reached
         503 tunnel_lost         the tunnel was lost before the answer
         503 stream_refused      the initiator refused the request
         503 stream_reset        the initiator reset the request
@@ -349,6 +427,7 @@ mod tests {
         502 service_protocol    the service's answer is not HTTP
         504 service_timeout     the service did not answer in time
         400 bad_request         this request cannot be forwarded
+        400 bad_path            a path must not have dot segments, backslashes or control characters
         431 head_too_large      the head of the request is larger than 48 KiB or has more than 100 fields
         501 transfer_encoding   only the transfer encoding "chunked" is supported
         "#);

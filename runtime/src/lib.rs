@@ -12,6 +12,7 @@ pub mod initiator;
 mod latch;
 mod limited_log;
 mod mailbox;
+mod memory;
 pub mod net;
 pub mod overview;
 pub mod record;

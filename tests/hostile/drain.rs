@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use crate::h2::{Frame, code};
 use crate::kit::{Options, Pair, Service, beside, connect, get, pause, read_head, wait_for};
+use crate::raw_initiator;
 
 /// Sends a byte each 100 ms, as server-sent events come, and ends after so many.
 fn dripping(bytes: usize) -> Service {
@@ -67,4 +69,26 @@ fn a_stream_outlives_the_responders_drain_timeout_when_the_initiator_drains() {
     wait_for("the cause in the log", || {
         pair.responder.log().contains("reason=\"go_away\"").then_some(())
     });
+}
+
+/// A GOAWAY that names an error is no drain: the connection has failed, and nothing waits for it.
+#[test]
+fn a_goaway_with_an_error_ends_the_tunnel_at_once() {
+    let pair = Pair::with(Options {
+        responder: "drain_timeout: 1h\n",
+        ..Options::default()
+    });
+    let stream = raw_initiator::tunnel(&pair, "broken");
+    let _serving = raw_initiator::serve(stream, vec![], |stream| {
+        vec![Frame::goaway(stream, code::INTERNAL_ERROR)]
+    });
+    let answer = get(pair.egress, "/routed", &[("x-node-id", "broken")]);
+    assert_eq!(answer.status, 503, "{}", answer.head);
+    wait_for("the end of the tunnel", || {
+        let log = pair.responder.log();
+        let down = log.lines().find(|line| line.contains("tunnel down"))?;
+        assert!(down.contains("reason=\"http_error\""), "{down}");
+        Some(())
+    });
+    pair.assert_good();
 }

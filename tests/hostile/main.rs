@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod admin;
 mod client_abuse;
 mod drain;
 mod egress_heads;
@@ -18,6 +19,7 @@ mod h2;
 mod idle_junk;
 mod memory;
 mod partition;
+mod paths;
 mod pending;
 mod raw_initiator;
 mod service_abuse;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::h2::{Frame, INITIAL_WINDOW_SIZE, PREFACE, kind};
-use crate::kit::{Eddy, Options, Pair, Service, connect, monotonic, pause, read_head};
+use crate::kit::{Eddy, Options, Pair, Service, connect, get, monotonic, pause, read_head, stats};
 
 /// How many streams stall at once.
 const STALLED: usize = 900;
@@ -20,7 +20,8 @@ fn service() -> Service {
     Service::start(|mut stream| {
         while let Some(head) = read_head(&mut stream) {
             if head.contains("/flood") {
-                let length = 4 << 20;
+                // More than the kernel takes for a client that reads nothing.
+                let length = 64 << 20;
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
                 let _ = stream.write_all(head.as_bytes());
                 let piece = [b'f'; 16384];
@@ -40,7 +41,13 @@ fn service() -> Service {
 }
 
 fn pair(service: &Service) -> Pair {
+    limited(service, "")
+}
+
+/// A pair whose responder has these keys, too.
+fn limited(service: &Service, responder: &str) -> Pair {
     Pair::with(Options {
+        responder,
         service_port: Some(service.port),
         egress_timeout: "60s",
         service_timeout: "60s",
@@ -58,11 +65,24 @@ fn resident(pair: &Pair) -> [u64; 2] {
 /// One storm at a time: each measures processes that need the machine for themselves.
 static STORM: Mutex<()> = Mutex::new(());
 
+/// Waits until neither process has grown for two seconds: every buffer is full.
+fn until_full(pair: &Pair) {
+    let (mut most, mut grown) = (resident(pair), monotonic());
+    let end = grown + Duration::from_secs(20);
+    while monotonic() < end.min(grown + Duration::from_secs(2)) {
+        pause(Duration::from_millis(100));
+        let now = resident(pair);
+        if (0..2).any(|side| now[side] > most[side] + most[side] / 50) {
+            (most, grown) = (now, monotonic());
+        }
+    }
+}
+
 fn storm(name: &str, pair: &Pair, stall: impl FnOnce() -> Vec<TcpStream>) {
     let _alone = STORM.lock().unwrap_or_else(PoisonError::into_inner);
     let before = resident(pair);
     let stalled = stall();
-    pause(Duration::from_secs(2));
+    until_full(pair);
     pair.assert_good();
     let during = resident(pair);
     let peak = [&pair.responder, &pair.initiator].map(Eddy::peak_memory_kib);
@@ -112,18 +132,20 @@ fn stalled_uploads_give_their_memory_back() {
     });
 }
 
+/// A client that asks for much and reads nothing.
+fn stalled_reader(pair: &Pair) -> TcpStream {
+    let mut stream = connect(pair.egress);
+    let head = "GET /routed/flood HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
 #[test]
 fn stalled_readers_give_their_memory_back() {
     let service = service();
     let pair = pair(&service);
     storm("900 stalled readers", &pair, || {
-        let ask = |_| {
-            let mut stream = connect(pair.egress);
-            let head = "GET /routed/flood HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n";
-            stream.write_all(head.as_bytes()).unwrap();
-            stream
-        };
-        (0..STALLED).map(ask).collect()
+        (0..STALLED).map(|_| stalled_reader(&pair)).collect()
     });
 }
 
@@ -157,4 +179,41 @@ fn a_client_without_a_window_gives_its_memory_back() {
         crate::kit::beside(move || while reader.read(&mut [0; 65536]).is_ok_and(|n| n > 0) {});
         vec![stream]
     });
+}
+
+/// The responder may have 64 MiB: readers that stall are ended until it has less, and requests are answered again.
+#[test]
+fn readers_that_stall_are_ended_at_the_memory_limit() {
+    let _alone = STORM.lock().unwrap_or_else(PoisonError::into_inner);
+    let service = service();
+    let pair = limited(&service, "memory: {limit: 64MiB}\n");
+    let stalled: Vec<_> = (0..STALLED).map(|_| stalled_reader(&pair)).collect();
+    let reason = || {
+        let answer = get(pair.egress, "/routed", &[("x-node-id", "edge")]);
+        (answer.status, answer.header("x-eddy-reason").map(str::to_owned))
+    };
+    // Requests are refused at once, and readers are ended once they have stalled: the kernels take data for a while.
+    let end = monotonic() + Duration::from_secs(30);
+    let mut refused = 0;
+    loop {
+        pause(Duration::from_millis(100));
+        match reason() {
+            (503, Some(why)) if why == "memory_limit" => refused += 1,
+            (200, None) if refused > 0 => break,
+            (200, None) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(monotonic() < end, "{refused} refused\n{}", pair.responder.log());
+    }
+    let numbers = stats(pair.responder_admin);
+    let ended = numbers["egress.truncated"];
+    eprintln!(
+        "{ended} of {STALLED} ended, {refused} refused, peak {} KiB, then {} KiB",
+        pair.responder.peak_memory_kib(),
+        pair.responder.memory_kib()
+    );
+    assert!((1..900).contains(&ended), "{ended} ended");
+    assert!(pair.responder.log().contains("clients ended that do not read"));
+    drop(stalled);
+    pair.assert_good();
 }

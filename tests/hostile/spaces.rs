@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::kit::{Eddy, PATIENCE, beside, envoy_binary, parse_answer, wait_for};
+use crate::kit::{Answer, Eddy, PATIENCE, beside, envoy_binary, parse_answer, wait_for};
 
 /// Set inside of the namespaces, to the name that makes them unique.
 const INSIDE: &str = "EDDY_NAMESPACES";
@@ -247,6 +247,18 @@ impl Pair {
             };
             assert!(run("ip", &format!("-n {}-{space} neigh {change}", self.spaces)));
         }
+    }
+
+    /// What a stranger who reaches the tunnel port gets for these bytes.
+    pub(crate) fn as_stranger(&self, bytes: &[u8]) -> Option<Answer> {
+        assert!(run(
+            "ip",
+            &format!("route replace {SLOW}.1 via {CLIENT_TO_CLOUD}.2")
+        ));
+        let mut stream = TcpStream::connect(address(SLOW, 1, 9001)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        parse_answer(&crate::kit::read_all(&mut stream))
     }
 
     pub(crate) fn assert_tunnel_lives(&self) {

@@ -42,12 +42,12 @@ fn reports_each_thing_once_at_any_split() {
     for size in 1..whole.len() {
         let (seen, _) = watched(Sender::Client, &whole, size);
         let setting_ends = PREFACE.len() + HEAD_BYTES + 2 * SETTING_BYTES;
-        let goaway_head_ends = setting_ends + HEAD_BYTES + HEAD_BYTES + 300 + HEAD_BYTES;
+        let goaway_ends = setting_ends + HEAD_BYTES + HEAD_BYTES + 300 + HEAD_BYTES + GOAWAY_BYTES;
         let read = |end: usize| (end - 1) / size;
         let expected = [
             (read(setting_ends), Seen::MaxStreams(5)),
             (read(setting_ends), Seen::Settings),
-            (read(goaway_head_ends), Seen::GoAway),
+            (read(goaway_ends), Seen::GoAway(NO_ERROR)),
         ];
         assert_eq!(seen, expected, "reads of {size}");
     }
@@ -73,7 +73,7 @@ fn a_server_needs_no_preface_and_its_goaway_passes() {
     let stream = [frame(SETTINGS, 0, &[]), frame(GOAWAY, 0, &[0; 8])].concat();
     let (seen, passed) = watched(Sender::Server, &stream, 3);
     let seen: Vec<_> = seen.into_iter().map(|(_, what)| what).collect();
-    assert_eq!(seen, [Seen::Settings, Seen::GoAway]);
+    assert_eq!(seen, [Seen::Settings, Seen::GoAway(NO_ERROR)]);
     assert_eq!(passed, stream);
 }
 
@@ -125,26 +125,28 @@ fn other_protocols_are_not_looked_at() {
 
 proptest! {
     /// Frames of any kind and length, full of what looks like a GOAWAY, in any reads: the first one is seen, once,
-    /// in the read that completes its head.
+    /// in the read that completes its error code.
     #[test]
     fn the_first_goaway_is_seen_whatever_is_before_it_and_however_it_is_cut(
         frames in prop::collection::vec((0..10u8, prop_oneof![0..600usize, 65_000..140_000usize]), 0..5),
         cuts in prop::collection::vec(1..50_000usize, 0..20),
     ) {
         let mut stream = PREFACE.to_vec();
-        let mut head_ends = None;
+        let mut code_ends = None;
         for (kind, length) in frames {
-            if kind == GOAWAY && head_ends.is_none() {
-                head_ends = Some(stream.len() + HEAD_BYTES);
+            if kind == GOAWAY && code_ends.is_none() {
+                // A frame that is too short for a code is an error as soon as that is known.
+                let payload = if length < GOAWAY_BYTES { 0 } else { GOAWAY_BYTES };
+                code_ends = Some(stream.len() + HEAD_BYTES + payload);
             }
             stream.extend(frame(kind, 0, &vec![GOAWAY; length]));
         }
         let (mut watch, mut from, mut cuts) = (FrameWatch::new(Sender::Client), 0, cuts.into_iter());
         while from < stream.len() {
             let to = cuts.next().map_or(stream.len(), |length| (from + length).min(stream.len()));
-            let expected = head_ends.is_some_and(|end| (from + 1..=to).contains(&end));
+            let expected = code_ends.is_some_and(|end| (from + 1..=to).contains(&end));
             let mut seen = false;
-            watch.on_bytes(&mut stream[from..to], |what| seen |= what == Seen::GoAway);
+            watch.on_bytes(&mut stream[from..to], |what| seen |= matches!(what, Seen::GoAway(_)));
             prop_assert_eq!(seen, expected);
             from = to;
         }
@@ -159,11 +161,22 @@ proptest! {
         let (mut goaways, mut settings) = (0, 0);
         for read in &mut reads {
             watch.on_bytes(read, |what| match what {
-                Seen::GoAway => goaways += 1,
+                Seen::GoAway(_) => goaways += 1,
                 Seen::Settings => settings += 1,
                 Seen::MaxStreams(_) => {}
             });
         }
         prop_assert!(goaways <= 1 && settings <= 1);
+    }
+}
+
+#[test]
+fn a_goaway_tells_its_error_code_at_any_split() {
+    let payload = [&[0, 0, 0, 1, 0, 0, 0, 11][..], b"enhance your calm"].concat();
+    let stream = [frame(GOAWAY, 0, &payload), frame(SETTINGS, 0, &[])].concat();
+    for size in 1..stream.len() {
+        let (seen, _) = watched(Sender::Server, &stream, size);
+        let seen: Vec<_> = seen.into_iter().map(|(_, what)| what).collect();
+        assert_eq!(seen, [Seen::GoAway(11), Seen::Settings], "reads of {size}");
     }
 }

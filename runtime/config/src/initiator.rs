@@ -17,8 +17,8 @@ use super::section::{
     Key, check, count, default, filled, required, section, subsection, text, text_or, within,
 };
 use super::shared::{
-    ANY, AccessLogConfig, AdminConfig, ApiConfig, EXCHANGE, LONG, LONG_OR_ZERO, LogConfig, NodeConfig,
-    POSITIVE, StatsConfig, TracesConfig, check_listens, per_cpu,
+    ANY, AccessLogConfig, AdminConfig, ApiConfig, EXCHANGE, LONG, LONG_OR_ZERO, LogConfig, MemoryConfig,
+    NodeConfig, POSITIVE, StatsConfig, TracesConfig, check_listens, per_cpu,
 };
 use super::text;
 use super::tree::{Located, unique};
@@ -39,6 +39,8 @@ section! {
         api: Option<ApiConfig> = default(None),
         /// The names of the stats.
         stats: StatsConfig = subsection(),
+        /// The memory of the process.
+        memory: MemoryConfig = subsection(),
         /// The log.
         log: LogConfig = subsection(),
         /// The access log.

@@ -8,6 +8,7 @@
 //! Invariants: no number in these sources is a default or a bound (`eddy_core::policy` holds them), and the effective
 //! configuration parses back to the same configuration.
 
+mod byte_size;
 mod de;
 mod duration;
 mod error;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub use self::byte_size::ByteSize;
 pub use self::error::{ConfigError, Place};
 pub use self::initiator::{
     ClusterConfig, DialConfig, HostPort, InitiatorConfig, LivenessConfig, PingConfig, Protocol, ServiceRoute,
@@ -31,8 +33,8 @@ pub use self::initiator::{
 };
 pub use self::responder::{EgressConfig, EgressRoute, HostIdHeader, ListenConfig, ResponderConfig};
 pub use self::shared::{
-    AccessLogConfig, AdminConfig, ApiConfig, Http2Config, LogConfig, LogFormat, NodeConfig, StatsConfig,
-    TracesConfig,
+    AccessLogConfig, AdminConfig, ApiConfig, HostName, Http2Config, LogConfig, LogFormat, MemoryConfig,
+    NodeConfig, StatsConfig, TracesConfig,
 };
 pub use self::warnings::Warnings;
 pub use eddy_core::router::Names;

@@ -18,8 +18,8 @@ use super::section::{
     text_or, within,
 };
 use super::shared::{
-    ANY, AccessLogConfig, AdminConfig, EXCHANGE, Http2Config, LONG_OR_ZERO, LogConfig, NodeConfig, POSITIVE,
-    StatsConfig, TracesConfig, check_listens, per_cpu,
+    ANY, AccessLogConfig, AdminConfig, EXCHANGE, Http2Config, LONG_OR_ZERO, LogConfig, MemoryConfig,
+    NodeConfig, POSITIVE, StatsConfig, TracesConfig, check_listens, per_cpu,
 };
 use super::text;
 use super::tree::{Located, unique};
@@ -37,6 +37,8 @@ section! {
         admin: Option<AdminConfig> = default(None),
         /// The names of the stats.
         stats: StatsConfig = subsection(),
+        /// The memory of the process.
+        memory: MemoryConfig = subsection(),
         /// The log.
         log: LogConfig = subsection(),
         /// The access log.

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use eddy_core::identity::{ClusterId, NodeId};
 use eddy_core::policy;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::byte_size::{self, ByteSize};
 use super::error::Fault;
-use super::section::{Count, count, default, section, text, text_or, within};
+use super::section::{Count, Key, Optional, count, default, section, text, text_or, within};
 use super::text;
 use super::tree::{Located, unique};
 
@@ -36,6 +38,31 @@ section! {
     pub struct AdminConfig {
         /// The address.
         listen: SocketAddr = text(text::loopback_listen),
+        /// Names under which requests may address it, beside `localhost` and IP addresses.
+        hosts: Vec<HostName> = default(Vec::new()),
+    }
+}
+
+/// The name of a machine, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for HostName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(text::host_name).read(deserializer).map(Self)
+    }
+}
+
+impl Serialize for HostName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -65,6 +92,14 @@ impl StatsConfig {
         if self.prefix.is_empty() {
             prefix.clone_into(&mut self.prefix);
         }
+    }
+}
+
+section! {
+    /// The memory of the process.
+    pub struct MemoryConfig {
+        /// The memory from which on requests are refused; by default a part of what the process may use.
+        limit: Option<ByteSize> = Optional(text(byte_size::at_least(policy::MEMORY_LIMIT_MIN))),
     }
 }
 

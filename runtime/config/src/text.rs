@@ -36,6 +36,13 @@ fn is_host_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(named)
 }
 
+/// The name of a machine.
+pub(crate) fn host_name(text: &str) -> Result<String, String> {
+    let is_lower = !text.bytes().any(|c| c.is_ascii_uppercase());
+    let rule = "expected a name in lower case, without a port";
+    check(text, is_host_name(text) && is_lower, "host name", rule)
+}
+
 /// The address in `[IPV6]`.
 fn in_brackets(text: &str) -> Option<Result<Ipv6Addr, std::net::AddrParseError>> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;

@@ -12,6 +12,7 @@ mod text;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,14 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
     X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{NodeConfig, StatsConfig};
+use crate::config::{HostName, NodeConfig, StatsConfig};
 use crate::http::query::{parameters, parameters_with_plus};
 use crate::net::{BACKSTOP, Listener, Network, Stream};
 use crate::record::Lost;
@@ -129,6 +131,15 @@ impl<N: Network> Admin<N> {
             Role::Responder(control) => &control.config.node,
             Role::Initiator(control) => &control.config.node,
         }
+    }
+
+    /// The names under which the admin may be addressed.
+    fn hosts(&self) -> &[HostName] {
+        let admin = match &self.role {
+            Role::Responder(control) => &control.config.admin,
+            Role::Initiator(control) => &control.config.admin,
+        };
+        admin.as_ref().map_or(&[], |admin| &admin.hosts)
     }
 
     const fn role_label(&self) -> &'static str {
@@ -277,6 +288,29 @@ fn is_from_elsewhere(request: &Request<Incoming>) -> bool {
     }
 }
 
+/// Whether a request is addressed to this admin as only those address it who know it: by an IP address, as `localhost`, or by a
+/// name of the configuration. A page that makes its own name stand for this machine (DNS rebinding) is told by that name.
+/// Clients without a `Host` are no browsers.
+fn is_addressed(request: &Request<Incoming>, hosts: &[HostName]) -> bool {
+    let authority = request.uri().authority().map(Authority::as_str);
+    let host = match request.headers().get(HOST) {
+        Some(host) => host.to_str().ok(),
+        None if authority.is_none() => return true,
+        None => authority,
+    };
+    let Some(host) = host.and_then(|host| Authority::try_from(host).ok()) else {
+        return false;
+    };
+    let name = host.host().to_ascii_lowercase();
+    let address = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(&name);
+    address.parse::<IpAddr>().is_ok()
+        || name == "localhost"
+        || hosts.iter().any(|known| known.as_str() == name)
+}
+
 /// The page needs nothing but itself and this admin.
 const PAGE_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -291,6 +325,10 @@ fn status_page() -> Answer {
 }
 
 async fn admin_answer<N: Network>(admin: &Rc<Admin<N>>, request: &Request<Incoming>) -> Answer {
+    if !is_addressed(request, admin.hosts()) {
+        let why = "this admin answers to an IP address, to localhost, and to the names in admin.hosts\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, why);
+    }
     let path = request.uri().path();
     if !matches!(
         path,

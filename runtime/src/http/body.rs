@@ -192,8 +192,10 @@ impl Body for Question {
 
 /// Follows a streamed body. Dropping it ends what the body keeps busy.
 pub(crate) trait Follow {
-    /// So many bytes more have gone.
+    /// So many bytes more have gone; whoever takes them has not asked for more yet.
     fn passed(&mut self, bytes: usize);
+    /// More is wanted, and there is none yet.
+    fn awaited(&mut self) {}
     /// The body came to its end.
     fn finished(&mut self);
     /// The body broke off.
@@ -258,7 +260,10 @@ where
                 Poll::Ready(text.take().filter(|t| !t.is_empty()).map(|t| Ok(Frame::data(t))))
             }
             Self::Stream { from, follow } => {
-                let frame = std::task::ready!(Pin::new(&mut *from).poll_frame(cx));
+                let Poll::Ready(frame) = Pin::new(&mut *from).poll_frame(cx) else {
+                    follow.awaited();
+                    return Poll::Pending;
+                };
                 let frame = frame.and_then(|frame| frame.map(passed).transpose());
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                     follow.passed(data.len());

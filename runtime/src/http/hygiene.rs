@@ -56,6 +56,27 @@ fn strip_listed(headers: &mut HeaderMap, keep: &[HeaderName], also: Option<&Head
     }
 }
 
+/// Whether a header is there under a name that services may take for a protected one: many read `_` as `-`. `keys` and `tenant`
+/// are protected, too.
+pub(crate) fn has_misspelt_name(
+    headers: &HeaderMap,
+    keys: &[HeaderName],
+    tenant: Option<&HeaderName>,
+) -> bool {
+    headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| !keys.contains(name) && tenant != Some(name))
+        .any(|name| {
+            let meant = name.as_str().replace('_', "-");
+            let routes = keys.iter().chain(tenant);
+            PROTECTED.iter().any(|protected| meant.starts_with(protected))
+                || routes
+                    .map(|route| route.as_str().replace('_', "-"))
+                    .any(|route| route == meant)
+        })
+}
+
 /// Names that mean something else in a trailer than in a head: framing, routing, authentication, and what says where a
 /// request comes from (RFC 9110, section 6.5.1). A name that ends with `-` stands for all that begin with it.
 const NOT_IN_TRAILERS: [&str; 27] = [
@@ -163,6 +184,29 @@ mod tests {
         strip_trailers(&mut trailers);
         let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["grpc-status", "teapot"]);
+    }
+
+    #[test]
+    fn an_underscore_does_not_make_another_name() {
+        let keys = ["x-node-id", "x_odd"].map(HeaderName::from_static);
+        let tenant = HeaderName::from_static("x-tenant-id");
+        let is_misspelt = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("1"));
+            has_misspelt_name(&headers, &keys, Some(&tenant))
+        };
+        for name in [
+            "x_node_id",
+            "x-node_id",
+            "x_tenant_id",
+            "x_forwarded_for",
+            "content_length",
+        ] {
+            assert!(is_misspelt(name), "{name}");
+        }
+        for name in ["x-node-id", "x_odd", "my_header", "x-forwarded-for"] {
+            assert!(!is_misspelt(name), "{name}");
+        }
     }
 
     #[test]

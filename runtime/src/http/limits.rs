@@ -72,6 +72,10 @@ impl Upload {
         self.phase.load(Ordering::Relaxed) == FLOWING
     }
 
+    fn is_whole(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == WHOLE
+    }
+
     fn moved(&self) -> Instant {
         Instant::from_origin(Duration::from_micros(self.moved.load(Ordering::Relaxed)))
     }
@@ -90,6 +94,8 @@ pub(crate) enum Late {
     Receiver,
     /// The one that sends the request has gone.
     Gone,
+    /// The one that responds takes no more of the body, and memory is short.
+    Memory,
 }
 
 /// The limits of one request.
@@ -105,20 +111,21 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Waits for a response within the limits. `upload` is there if the request has a body.
-    /// `is_gone` tells whether its sender has closed the connection.
+    /// Waits for a response within the limits. `upload` is there if the request has a body. `gives_up` is asked about once a
+    /// second while nothing of the body is taken, and told for how long that has lasted.
     pub(crate) async fn bound<T>(
         &self,
         upload: Option<&Upload>,
-        is_gone: impl Fn() -> bool,
+        gives_up: impl Fn(Duration) -> Option<Late>,
         response: impl Future<Output = T>,
     ) -> Result<T, Late> {
         let mut response = pin!(response);
         loop {
             let (at, late) = self.deadline(upload);
             // The body may end while this waits: from then on the time counts that `response` allows.
-            let stalls = upload.is_some_and(Upload::is_taken_no_more);
-            let soon = [self.response, stalls.then_some(CLIENT_LOOK)]
+            // It may also stall at any time, without a word to whoever waits here.
+            let flows = upload.is_some_and(|upload| !upload.is_whole());
+            let soon = [self.response, flows.then_some(CLIENT_LOOK)]
                 .into_iter()
                 .flatten()
                 .min();
@@ -138,8 +145,10 @@ impl Limits {
                 response = response.as_mut() => return Ok(response),
                 () = self.clock.until(look) => {}
             }
-            if upload.is_some_and(Upload::is_taken_no_more) && is_gone() {
-                return Err(Late::Gone);
+            if let Some(upload) = upload.filter(|upload| upload.is_taken_no_more())
+                && let Some(late) = gives_up(self.clock.now() - upload.moved())
+            {
+                return Err(late);
             }
             let (now_at, _) = self.deadline(upload);
             if now_at == at && at.is_some_and(|at| self.clock.now() >= at) {
@@ -183,7 +192,7 @@ mod tests {
         upload: Option<&Upload>,
         response: impl Future<Output = T>,
     ) -> (Duration, bool) {
-        let bound = limits.bound(upload, || false, response).await;
+        let bound = limits.bound(upload, |_| None, response).await;
         let took = limits.clock.now() - limits.began;
         (Duration::from_secs(took.as_secs()), bound.is_ok())
     }
@@ -233,7 +242,7 @@ mod tests {
                 upload.on_awaited();
             }
             let late = limits
-                .bound(Some(&upload), || false, std::future::pending::<()>())
+                .bound(Some(&upload), |_| None, std::future::pending::<()>())
                 .await;
             assert_eq!(late, Err(expected));
             assert_eq!((limits.clock.now() - limits.began).as_secs(), 10);
@@ -244,12 +253,27 @@ mod tests {
     async fn a_sender_that_goes_while_nothing_is_taken_is_noticed() {
         let (limits, upload) = limits();
         upload.on_bytes(1);
-        let is_gone = || limits.clock.now() - limits.began > S(4);
+        let gives_up = |stalled| (stalled > S(4)).then_some(Late::Gone);
         let late = limits
-            .bound(Some(&upload), is_gone, std::future::pending::<()>())
+            .bound(Some(&upload), gives_up, std::future::pending::<()>())
             .await;
         assert_eq!(late, Err(Late::Gone));
         assert_eq!((limits.clock.now() - limits.began).as_secs(), 5);
+    }
+
+    /// Nobody says when an upload stalls: the wait began while more of it was wanted.
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_goes_is_noticed_where_the_upload_stalls_late() {
+        let (limits, upload) = limits();
+        upload.on_awaited();
+        let stall = async {
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            upload.on_bytes(1);
+            std::future::pending::<()>().await;
+        };
+        let late = limits.bound(Some(&upload), |_| Some(Late::Gone), stall).await;
+        assert_eq!(late, Err(Late::Gone));
+        assert_eq!((limits.clock.now() - limits.began).as_secs(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,9 +19,9 @@ use hyper_util::rt::TokioTimer;
 
 use crate::config::{Http2Config, StreamsConfig};
 
-/// What one stream of a tunnel may have in flight: 128 KiB fill 2.5 MB/s at 50 ms. As much is kept in memory for a
-/// reader that stalls, so a thousand of them cost 128 MiB.
-const STREAM_WINDOW: u32 = 128 << 10;
+/// What one stream of a tunnel may have in flight: 96 KiB fill 1.9 MB/s at 50 ms. As much is kept in memory for a
+/// reader that stalls, and half as much again, as the frames of streams that go on share buffers with it (decision 013).
+const STREAM_WINDOW: u32 = 96 << 10;
 /// What a tunnel may have in flight: a stream's window for each of the streams that it may carry by default, so that
 /// readers that stall never take the window of those that read (field-notes.md 3c).
 const CONNECTION_WINDOW: u32 = 128 << 20;
@@ -31,7 +31,7 @@ const _: () = assert!(CONNECTION_WINDOW >= STREAM_WINDOW * CLIENT_STREAMS_MAX);
 pub(crate) const BUFFER_BYTES_MAX: usize = 48 << 10;
 /// The same of an HTTP/1 client: more than a head may have, so that [`heads`] refuses it and counts that. What does not fit
 /// here is refused with 431 by the library.
-const CLIENT_BUFFER_BYTES_MAX: usize = 64 << 10;
+const CLIENT_BUFFER_BYTES_MAX: usize = 52 << 10;
 /// What is kept of one body on its way out of HTTP/2 for a receiver that stalls.
 pub(crate) const SEND_BYTES_MAX: usize = 32 << 10;
 /// What one request of an HTTP/2 client may have in flight, and all of them together: a client cannot make the egress
@@ -46,8 +46,9 @@ pub(crate) const SERVICE_CONNECTION_WINDOW: u32 = CONNECTION_WINDOW;
 const CLIENT_STREAMS_MAX: u32 = 1024;
 /// An HTTP/2 client that rests is asked this often whether it is there, and has as long to answer.
 const CLIENT_PING: Duration = Duration::from_secs(20);
-/// RFC 9113, section 4.2, allows up to 16 MiB; four times the default saves headers on bulk.
-const FRAME_BYTES_MAX: u32 = 64 << 10;
+/// The default (RFC 9113, section 4.2). A frame that waits for its reader keeps the buffer that it was read into: with frames of
+/// 64 KiB, 900 stalled readers cost the responder 296 MiB, with these 104.
+const FRAME_BYTES_MAX: u32 = 16 << 10;
 /// How many resets of one peer are remembered before its connection is ended. A tunnel carries the resets of
 /// all clients, so the limit of a single client's connection (20) would let one of them end the tunnel.
 const RESETS_MAX: usize = 1024;

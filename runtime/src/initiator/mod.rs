@@ -41,6 +41,7 @@ use crate::config::InitiatorConfig;
 use crate::http::counters::Counters;
 use crate::latch::Latch;
 use crate::mailbox::ask_all;
+use crate::memory::Memory;
 use crate::net::Network;
 use crate::overview::{Overview, Wanted};
 use crate::record::RecordQueues;
@@ -211,6 +212,7 @@ struct Worker<N: Network> {
     shared_sockets: RefCell<SharedSocketWatch>,
     routes: Prefixes<serve::Route<N>>,
     http: Counters,
+    memory: Memory,
     timings: RefCell<Timings>,
     draining: Cell<bool>,
 }
@@ -241,6 +243,11 @@ pub async fn run<N: Network>(net: N, seed: Seed) -> io::Result<()> {
     worker.first = first;
     worker.http.recorder.tell(records);
     let worker = Rc::new(worker);
+    let follower = Rc::clone(&worker);
+    tokio::task::spawn_local(async move {
+        let config = &follower.config.memory;
+        follower.memory.follow(&follower.net, config, || {}).await;
+    });
     loop {
         while let Some((lane, action)) = worker.next_action() {
             tracing::trace!(worker = %worker.id, lane, ?action, "action");
@@ -315,6 +322,7 @@ impl<N: Network> Worker<N> {
             first: None,
             shared_sockets: RefCell::default(),
             http: Counters::new(Hop::Service, clock, ids),
+            memory: Memory::default(),
             timings: RefCell::new(Timings::of_these([Timing::Dial, Timing::Lifetime])),
             draining: Cell::default(),
         }

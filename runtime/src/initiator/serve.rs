@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eddy_core::identity::{Identity, TunnelId};
-use eddy_core::router::{Prefixes, Refusal};
+use eddy_core::policy::READER_STALLED;
+use eddy_core::router::{Prefixes, Refusal, is_ambiguous};
 use eddy_core::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -180,6 +181,12 @@ async fn forward<N: Network>(
     upload: Option<&Upload>,
     began: Instant,
 ) -> Result<(Response<Begun>, Option<Return>), Refusal> {
+    if worker.memory.is_exceeded() {
+        return Err(Refusal::MemoryLimit);
+    }
+    if is_ambiguous(request.uri().path()) {
+        return Err(Refusal::BadPath);
+    }
     let route = worker.routes.find(request.uri().path()).ok_or(Refusal::NoRoute)?;
     prepare(&mut request, route.services.protocol())?;
     let limits = Limits {
@@ -188,10 +195,15 @@ async fn forward<N: Network>(
         response: Some(route.timeout).filter(|t| !t.is_zero()),
         body_idle: Some(route.body_idle_timeout).filter(|t| !t.is_zero()),
     };
-    let sent = limits.bound(upload, || false, route.services.send(request)).await;
+    let gives_up = |stalled| {
+        let is_short = worker.memory.is_exceeded() && stalled >= READER_STALLED;
+        is_short.then_some(Late::Memory)
+    };
+    let sent = limits.bound(upload, gives_up, route.services.send(request)).await;
     let sent = sent.map_err(|late| match late {
         Late::Sender | Late::Gone => Refusal::BodyIdle,
         Late::Receiver => Refusal::ServiceTimeout,
+        Late::Memory => Refusal::MemoryLimit,
     })?;
     let (response, back) = sent.map_err(|error| {
         tracing::debug!(%error, "the service gave no answer");

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 
 use super::addresses::Addresses;
 use crate::clock::Clock;
@@ -108,14 +110,41 @@ struct Host {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Question>,
+    connection: Connection,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection to a service. Dropping it closes it at once, also while the service takes nothing of what is to be sent:
+/// the HTTP library would hold those bytes until it does.
+struct Connection {
+    sender: http1::SendRequest<Question>,
+    task: AbortHandle,
+}
+
+impl Connection {
+    fn run(
+        sender: http1::SendRequest<Question>,
+        connection: impl Future<Output = Result<(), hyper::Error>> + 'static,
+    ) -> Self {
+        // Its end shows at the sender.
+        let task = tokio::task::spawn_local(async move { drop(connection.await) });
+        Self {
+            sender,
+            task: task.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Gives a connection back once its answer has been read to the end.
 pub(super) struct Return {
     to: Weak<Host>,
-    sender: http1::SendRequest<Question>,
+    connection: Connection,
     clock: Clock,
     config: ServicesConfig,
 }
@@ -173,15 +202,15 @@ impl<N: Network> Services<N> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (host, mut sender) = self.connection_h1().await.map_err(ServiceError::Connect)?;
-            match sender.try_send_request(request).await {
+            let (host, mut connection) = self.connection_h1().await.map_err(ServiceError::Connect)?;
+            match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
                     let (clock, config) = (self.clock, self.config.clone());
                     return Ok((
                         answer,
                         Return {
                             to: Rc::downgrade(&host),
-                            sender,
+                            connection,
                             clock,
                             config,
                         },
@@ -218,31 +247,30 @@ impl<N: Network> Services<N> {
         from.iter().chain(before)
     }
 
-    async fn connection_h1(&self) -> io::Result<(Rc<Host>, http1::SendRequest<Question>)> {
+    async fn connection_h1(&self) -> io::Result<(Rc<Host>, Connection)> {
         let mut error = no_host();
         for host in self.in_turn() {
-            if let Some(sender) = host.take(self.clock.now(), &self.config) {
-                return Ok((Rc::clone(host), sender));
+            if let Some(connection) = host.take(self.clock.now(), &self.config) {
+                return Ok((Rc::clone(host), connection));
             }
             match self.connect_h1(host).await {
-                Ok(sender) => return Ok((Rc::clone(host), sender)),
+                Ok(connection) => return Ok((Rc::clone(host), connection)),
                 Err(failed) => error = failed,
             }
         }
         Err(error)
     }
 
-    async fn connect_h1(&self, host: &Host) -> io::Result<http1::SendRequest<Question>> {
+    async fn connect_h1(&self, host: &Host) -> io::Result<Connection> {
         let stream = self.connect(host).await?;
         let shaken = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await;
-        let (mut sender, connection) = shaken.map_err(io::Error::other)?;
-        // Its end shows at the sender.
-        tokio::task::spawn_local(async move { drop(connection.await) });
-        sender.ready().await.map_err(io::Error::other)?;
-        Ok(sender)
+        let (sender, connection) = shaken.map_err(io::Error::other)?;
+        let mut connection = Connection::run(sender, connection);
+        connection.sender.ready().await.map_err(io::Error::other)?;
+        Ok(connection)
     }
 
     async fn connection_h2(&self) -> io::Result<http2::SendRequest<Question>> {
@@ -319,15 +347,15 @@ fn no_host() -> io::Error {
 impl Host {
     /// The connection that was used last and can be used again. The connections are in the order of their last use, so that
     /// only those that are expired or closed are looked at before it.
-    fn take(&self, now: Instant, config: &ServicesConfig) -> Option<http1::SendRequest<Question>> {
+    fn take(&self, now: Instant, config: &ServicesConfig) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let expired = idle.partition_point(|c| now - c.since >= config.idle_timeout);
         idle.drain(..expired);
         for at in (0..idle.len()).rev() {
-            if idle[at].sender.is_closed() {
+            if idle[at].connection.sender.is_closed() {
                 idle.remove(at);
-            } else if idle[at].sender.is_ready() {
-                return Some(idle.remove(at).sender);
+            } else if idle[at].connection.sender.is_ready() {
+                return Some(idle.remove(at).connection);
             }
         }
         None
@@ -341,11 +369,13 @@ impl Return {
             return;
         };
         let mut idle = host.idle.borrow_mut();
-        if self.sender.is_closed() || idle.len() >= usize::try_from(self.config.max_idle).unwrap_or(0) {
+        if self.connection.sender.is_closed()
+            || idle.len() >= usize::try_from(self.config.max_idle).unwrap_or(0)
+        {
             return;
         }
         idle.push(Idle {
-            sender: self.sender,
+            connection: self.connection,
             since: self.clock.now(),
         });
         drop(idle);
@@ -364,7 +394,7 @@ async fn sweep(host: Weak<Host>, clock: Clock, config: ServicesConfig) {
         };
         let now = clock.now();
         let mut idle = host.idle.borrow_mut();
-        idle.retain(|c| !c.sender.is_closed() && now - c.since < config.idle_timeout);
+        idle.retain(|c| !c.connection.sender.is_closed() && now - c.since < config.idle_timeout);
         if idle.is_empty() {
             host.sweeping.set(false);
             return;
@@ -405,10 +435,10 @@ mod tests {
     /// Adds an idle connection; returns the service's end.
     async fn add(host: &Host, since: Instant) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        tokio::task::spawn_local(async move { drop(connection.await) });
-        sender.ready().await.unwrap();
-        host.idle.borrow_mut().push(Idle { sender, since });
+        let (sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let mut connection = Connection::run(sender, connection);
+        connection.sender.ready().await.unwrap();
+        host.idle.borrow_mut().push(Idle { connection, since });
         theirs
     }
 

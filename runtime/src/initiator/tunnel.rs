@@ -259,6 +259,7 @@ async fn active<N: Network>(
             // HTTP/2's own PING begins with the whole preface; until then nothing else would notice.
             () = silent.as_mut() => return CloseReason::Silent,
             () = dead.as_mut() => return CloseReason::HttpPing,
+            () = control.failed() => return CloseReason::HttpError,
             // The responder drains: a replacement is dialed. Until the responder ends this tunnel it may need it.
             () = control.goaway(), if !told => {
                 told = true;

@@ -5,6 +5,7 @@
 
 pub(crate) mod counted;
 mod lookup;
+mod memory;
 pub mod os;
 mod outq;
 pub(crate) mod pass;
@@ -49,6 +50,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the kernel end the connection when something that was sent stays unacknowledged for so long, as a backstop of
     /// the keepalives above. No effect where that is unknown.
     fn give_up_after(&self, limit: Duration);
+
+    /// Has the kernel drop what the peer has not read when the stream is closed, and tell it so. No effect where that is
+    /// unknown.
+    fn reset_on_close(&self) {}
 
     /// This end's address.
     ///
@@ -156,4 +161,14 @@ pub trait Network: Clone + 'static {
 
     /// Time since 1970 by the wall clock, for people and for the handshake's initiation time.
     fn wall(&self) -> Duration;
+
+    /// The memory that this process has resident, in bytes; `None` where that is unknown.
+    fn memory_resident(&self) -> Option<u64> {
+        None
+    }
+
+    /// The memory that this process may use, in bytes; `None` where that is unknown.
+    fn memory_available(&self) -> Option<u64> {
+        None
+    }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::outq::Diagnosed;
-use super::{Listener, Meter, Network, Resolved, Sharing, Stream, lookup, outq};
+use super::{Listener, Meter, Network, Resolved, Sharing, Stream, lookup, memory, outq};
 
 /// How many connections the kernel keeps for a listener that is busy.
 const BACKLOG: i32 = 4096;
@@ -77,6 +77,12 @@ impl Stream for OsStream {
             .and_then(|()| socket.set_tcp_keepalive(&probes));
         if let Err(error) = set {
             tracing::debug!(%error, "the kernel takes no limit");
+        }
+    }
+
+    fn reset_on_close(&self) {
+        if let Err(error) = self.0.set_zero_linger() {
+            tracing::debug!(%error, "cannot have a connection reset");
         }
     }
 
@@ -206,5 +212,13 @@ impl Network for OsNetwork {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default()
+    }
+
+    fn memory_resident(&self) -> Option<u64> {
+        memory::resident()
+    }
+
+    fn memory_available(&self) -> Option<u64> {
+        memory::available()
     }
 }

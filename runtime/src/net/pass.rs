@@ -2,8 +2,8 @@
 
 /// Implements `AsyncWrite` for a wrapper by its field `stream`.
 macro_rules! pass_writes {
-    ($wrapper:ident) => {
-        impl<T: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for $wrapper<T> {
+    ($wrapper:ident: $bound:path) => {
+        impl<T: $bound + Unpin> tokio::io::AsyncWrite for $wrapper<T> {
             fn poll_write(
                 mut self: std::pin::Pin<&mut Self>,
                 cx: &mut std::task::Context<'_>,

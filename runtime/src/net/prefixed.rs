@@ -38,4 +38,4 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
     }
 }
 
-pass_writes!(Prefixed);
+pass_writes!(Prefixed: tokio::io::AsyncWrite);

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
-use eddy_core::frame_watch::{FrameWatch, PING, Seen, Sender};
+use eddy_core::frame_watch::{FrameWatch, NO_ERROR, PING, Seen, Sender};
 use eddy_core::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -60,8 +60,10 @@ struct Shared {
     ping_ends: Cell<Option<u64>>,
     /// The peer's SETTINGS have come.
     settings: Latch,
-    /// The peer's GOAWAY has come.
+    /// The peer's GOAWAY has come: it drains.
     goaway: Latch,
+    /// The peer's GOAWAY has come with an error: the connection has failed.
+    failed: Latch,
     /// The peer's limit of streams.
     max_streams: Cell<Option<u32>>,
     max_streams_changed: Notify,
@@ -108,12 +110,17 @@ impl<M: Meter> TunnelControl<M> {
         self.shared.settings.wait().await;
     }
 
-    /// Waits for the peer's GOAWAY.
+    /// Waits for a GOAWAY of the peer that names an error: it ends the connection (RFC 9113, section 5.4.1).
+    pub async fn failed(&self) {
+        self.shared.failed.wait().await;
+    }
+
+    /// Waits for the peer's GOAWAY without an error: it drains.
     pub async fn goaway(&self) {
         self.shared.goaway.wait().await;
     }
 
-    /// Whether the peer's GOAWAY has come.
+    /// Whether the peer drains.
     pub fn is_goaway(&self) -> bool {
         self.shared.goaway.is_set()
     }
@@ -187,7 +194,8 @@ impl Shared {
         self.received_bytes
             .set(self.received_bytes.get() + bytes.len() as u64);
         watch.on_bytes(bytes, |seen| match seen {
-            Seen::GoAway => self.goaway.set(),
+            Seen::GoAway(NO_ERROR) => self.goaway.set(),
+            Seen::GoAway(_) => self.failed.set(),
             Seen::Settings => self.settings.set(),
             Seen::MaxStreams(limit) => {
                 self.max_streams.set(Some(limit));
@@ -223,6 +231,7 @@ impl<S: Stream> TunnelIo<S> {
             ping_ends: Cell::default(),
             settings: Latch::default(),
             goaway: Latch::default(),
+            failed: Latch::default(),
             max_streams: Cell::default(),
             max_streams_changed: Notify::new(),
             send_goaway: Cell::default(),

@@ -106,7 +106,7 @@ async fn handshake<N: Network>(
     mut place: Place,
     refusals: LimitedLog,
 ) {
-    let outcome = read_request(&worker, &mut stream, &mut place).await;
+    let outcome = read_request(&worker, &mut stream, peer, &mut place).await;
     drop(place);
     let (refusal, identity) = match outcome {
         Ok(Heard::Tunnel(announcement)) => {
@@ -155,6 +155,7 @@ enum Heard {
 async fn read_request<N: Network>(
     worker: &Worker<N>,
     stream: &mut N::Stream,
+    peer: SocketAddr,
     place: &mut Place,
 ) -> Result<Heard, Refusal> {
     let mut bytes = Vec::with_capacity(1024);
@@ -183,7 +184,13 @@ async fn read_request<N: Network>(
         if let Some(parsed) = parsed {
             return Ok(match parsed.value {
                 Verdict::Tunnel(announcement) => Heard::Tunnel(announcement),
-                Verdict::Api => Heard::Api(bytes.into()),
+                // It tells who has a tunnel: that is for this machine alone.
+                Verdict::Api if peer.ip().to_canonical().is_loopback() => Heard::Api(bytes.into()),
+                Verdict::Api => {
+                    return Err(Refusal::NotFound {
+                        to_head: bytes.starts_with(b"HEAD "),
+                    });
+                }
             });
         }
     }

@@ -69,17 +69,18 @@ async fn client<N: Network>(
     _present: Presence<N>,
 ) {
     let load = worker.clients.loads.of(peer.ip());
-    let client = Rc::new(Client::new(peer, load, stream.meter()));
+    let reader = worker.clients.readers.enter();
+    let client = Rc::new(Client::new(peer, load, reader, stream.meter()));
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::proxy(worker, request, client).await) }
     });
     let server = crate::http::server(None);
-    let (stream, heard) = Counted::new(stream);
+    let (stream, watched) = Counted::new(stream);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let silent = async {
         tokio::time::sleep(HEAD_TIMEOUT).await;
-        if heard.enough() {
+        if watched.has_heard_enough() {
             std::future::pending().await
         }
     };
@@ -90,6 +91,28 @@ async fn client<N: Network>(
         () = worker.signals.clients_released.wait() => connection.as_mut().graceful_shutdown(),
         // HTTP/1 heads have this limit from their first byte on; this is for those who do not say what they speak.
         () = silent => return,
+        () = client.reader.ended() => return watched.reset_on_close(),
     }
-    let _ = connection.await;
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => {}
+        () = client.reader.ended() => watched.reset_on_close(),
+    }
+}
+
+/// Follows the memory of the process and ends clients that do not read, without end.
+pub(super) async fn watch_readers<N: Network>(worker: Rc<Worker<N>>) {
+    let ended = LimitedLog::new(worker.clock, |suppressed| {
+        tracing::warn!(suppressed, "more often clients were ended that do not read");
+    });
+    let on_look = || {
+        let excess = worker.clients.memory.excess();
+        let count = worker.clients.readers.look(worker.clock.now(), excess);
+        if count > 0 {
+            let is_memory_short = excess.is_some();
+            ended.line(|| tracing::warn!(clients = count, is_memory_short, "clients ended that do not read"));
+        }
+    };
+    let memory = &worker.clients.memory;
+    memory.follow(&worker.net, &worker.config.memory, on_look).await;
 }

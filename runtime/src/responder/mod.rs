@@ -13,6 +13,7 @@ mod inbox;
 mod overview;
 mod pending;
 mod proxy;
+mod readers;
 mod refusals;
 mod report;
 mod senders;
@@ -105,6 +106,7 @@ pub async fn run<N: Network>(net: N, seed: Seed<N>) -> io::Result<()> {
     tokio::task::spawn_local(accept::run(Rc::clone(&worker), tunnels));
     let attending = Presence::new(&worker);
     tokio::task::spawn_local(egress::run(Rc::clone(&worker), egress, attending));
+    tokio::task::spawn_local(egress::watch_readers(Rc::clone(&worker)));
     let mut successor = Box::pin(worker.report_successor());
     loop {
         tokio::select! {

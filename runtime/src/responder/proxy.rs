@@ -8,8 +8,9 @@ use std::time::Duration;
 use eddy_core::attempts::{Attempts, Budget, Failure, Next, RETRIES_MAX};
 use eddy_core::cache::Ended;
 use eddy_core::identity::TunnelId;
+use eddy_core::policy::READER_STALLED;
 use eddy_core::responder::{Pick, Wait};
-use eddy_core::router::Refusal;
+use eddy_core::router::{Refusal, is_ambiguous};
 use eddy_core::time::Deadline;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -19,6 +20,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::client::Client;
 use super::client_load::{ClientLoad, Counted};
+use super::readers::Unread;
 use super::worker::Worker;
 use crate::http::body::{Answer, Follow, Loan, Question, Whole, is_bodiless};
 use crate::http::counters::{Counters, Running, increase};
@@ -64,16 +66,31 @@ const DRAINED: &str = "drained";
 /// Lasts as long as the body of an answer.
 pub(super) struct Following<N: Network> {
     running: Running<Numbers<N>>,
+    unread: Unread,
     lease: Lease<N>,
+}
+
+impl<N: Network> Drop for Following<N> {
+    fn drop(&mut self) {
+        if let Some(end) = self.unread.end() {
+            self.running.truncate(end.label());
+        }
+    }
 }
 
 impl<N: Network> Follow for Following<N> {
     fn passed(&mut self, bytes: usize) {
         self.running.pass(bytes);
+        self.unread.take(bytes);
+    }
+
+    fn awaited(&mut self) {
+        self.unread.clear();
     }
 
     fn finished(&mut self) {
         self.running.end();
+        self.unread.clear();
     }
 
     fn broken(&mut self, _: &hyper::Error) {
@@ -107,6 +124,8 @@ pub(super) async fn proxy<N: Network>(
     let method = request.method().clone();
     let prepared = if too_large {
         Err(Refusal::HeadTooLarge)
+    } else if worker.clients.memory.is_exceeded() {
+        Err(Refusal::MemoryLimit)
     } else {
         prepare(&worker, &mut request)
     };
@@ -124,7 +143,11 @@ pub(super) async fn proxy<N: Network>(
                 head.headers
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            let follow = Following { running, lease };
+            let follow = Following {
+                running,
+                unread: client.reader.response(),
+                lease,
+            };
             Response::from_parts(head, Answer::stream(body, follow, bodiless))
         }
         Err(Failed::Refused(why, text)) => {
@@ -180,22 +203,25 @@ struct Demand {
 
 /// Makes the request fit for a tunnel; says what the route gives it.
 fn prepare<N: Network>(worker: &Worker<N>, request: &mut Request<Incoming>) -> Result<Demand, Refusal> {
+    if *request.method() == Method::CONNECT {
+        return Err(Refusal::BadRequest);
+    }
+    if is_ambiguous(request.uri().path()) {
+        return Err(Refusal::BadPath);
+    }
     let route = worker
         .rules
         .routes
         .find(request.uri().path())
         .ok_or(Refusal::NoRoute)?;
-    if *request.method() == Method::CONNECT {
+    let (keys, tenant) = (&worker.rules.key_headers, worker.rules.tenant_header.as_ref());
+    if hygiene::has_misspelt_name(request.headers(), keys, tenant) {
         return Err(Refusal::BadRequest);
     }
     if heads::has_other_transfer_encoding(request.headers()) {
         return Err(Refusal::TransferEncoding);
     }
-    hygiene::strip(
-        request.headers_mut(),
-        &worker.rules.key_headers,
-        worker.rules.tenant_header.as_ref(),
-    );
+    hygiene::strip(request.headers_mut(), keys, tenant);
     request.headers_mut().remove(header::EXPECT);
     let authority = match request.uri().authority() {
         Some(authority) => authority.clone(),
@@ -239,12 +265,18 @@ async fn forward<N: Network>(
     };
     let waits = Cell::new(false);
     let attempt = send(worker, request, demand.retry, &client.load, &waits, running);
-    let sent = limits
-        .bound(upload.as_deref(), || client.is_gone(), attempt)
-        .await;
+    let gives_up = |stalled| {
+        if client.is_gone() {
+            return Some(Late::Gone);
+        }
+        let is_short = worker.clients.memory.is_exceeded() && stalled >= READER_STALLED;
+        is_short.then_some(Late::Memory)
+    };
+    let sent = limits.bound(upload.as_deref(), gives_up, attempt).await;
     let (mut response, lease) = sent.unwrap_or_else(|late| {
         Err(match late {
             Late::Gone => Failed::ClientGone,
+            Late::Memory => Refusal::MemoryLimit.into(),
             Late::Sender | Late::Receiver if waits.get() => Refusal::Overloaded.into(),
             Late::Sender => Refusal::BodyIdle.into(),
             Late::Receiver => Refusal::TunnelTimeout.into(),

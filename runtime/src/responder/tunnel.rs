@@ -250,6 +250,10 @@ async fn active<N: Network>(
             control.cut();
             return CloseReason::HttpPing;
         }
+        () = control.failed() => {
+            control.cut();
+            return CloseReason::HttpError;
+        }
         () = commands.replaced.wait() => (false, CloseReason::Superseded),
         () = control.goaway() => (false, CloseReason::GoAway),
         () = follow_limits(worker, tunnel, &control) => (false, CloseReason::Drained),
@@ -372,7 +376,10 @@ fn reason(error: &hyper::Error) -> CloseReason {
         }
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             if h2.is_go_away() && h2.is_remote() {
-                return CloseReason::GoAway;
+                return match h2.reason() {
+                    Some(h2::Reason::NO_ERROR) => CloseReason::GoAway,
+                    _ => CloseReason::HttpError,
+                };
             }
             if let Some(io) = h2.get_io() {
                 return crate::http::ended_by(io);

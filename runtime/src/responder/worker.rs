@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::client_load::ClientLoads;
 use super::pending::PendingHandshakes;
+use super::readers::ClientReaders;
 use super::refusals::Refusals;
 use super::senders::{Claims, Tunnels};
 use super::waiting::WaitingRoom;
@@ -29,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::{EgressRoute, ResponderConfig};
 use crate::http::counters::Counters;
 use crate::latch::{Crowd, Latch};
+use crate::memory::Memory;
 use crate::net::Network;
 
 /// One worker while it runs. Its tasks share it; each borrow lasts for one call.
@@ -55,10 +57,12 @@ pub(super) struct RequestRules {
     pub(super) routes: Prefixes<EgressRoute>,
 }
 
-/// The clients of a worker: how much each has in flight, and the requests that wait.
+/// The clients of a worker: how much each has in flight, what they leave unread, and the requests that wait.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) loads: ClientLoads,
+    pub(super) readers: ClientReaders,
+    pub(super) memory: Memory,
     pub(super) returns: WaitingRoom,
     pub(super) places: WaitingRoom,
 }

@@ -95,7 +95,9 @@ impl Responder {
 
 fn sees_goaway(watch: &mut FrameWatch, bytes: &[u8]) -> bool {
     let mut seen = false;
-    watch.on_bytes(&mut bytes.to_vec(), |what| seen |= what == Seen::GoAway);
+    watch.on_bytes(&mut bytes.to_vec(), |what| {
+        seen |= matches!(what, Seen::GoAway(_))
+    });
     seen
 }
 
