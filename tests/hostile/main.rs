@@ -21,6 +21,7 @@ mod partition;
 mod pending;
 mod raw_initiator;
 mod service_abuse;
+mod service_windows;
 mod services;
 mod slow_link;
 mod smuggling;
