@@ -20,6 +20,8 @@ mod memory;
 mod partition;
 mod pending;
 mod raw_initiator;
+mod raw_responder;
+mod rogue_responder;
 mod service_abuse;
 mod service_windows;
 mod services;

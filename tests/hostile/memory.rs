@@ -56,7 +56,7 @@ fn resident(pair: &Pair) -> [u64; 2] {
 }
 
 /// One storm at a time: each measures processes that need the machine for themselves.
-static STORM: Mutex<()> = Mutex::new(());
+pub(crate) static STORM: Mutex<()> = Mutex::new(());
 
 fn storm(name: &str, pair: &Pair, stall: impl FnOnce() -> Vec<TcpStream>) {
     let _alone = STORM.lock().unwrap_or_else(PoisonError::into_inner);
