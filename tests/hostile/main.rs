@@ -8,6 +8,7 @@
 mod kit;
 
 mod client_abuse;
+mod descriptors;
 mod drain;
 mod egress_heads;
 #[allow(
@@ -25,6 +26,7 @@ mod rogue_responder;
 mod service_abuse;
 mod service_windows;
 mod services;
+mod slow_clients;
 mod slow_link;
 mod smuggling;
 mod spaces;
