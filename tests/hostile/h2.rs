@@ -15,6 +15,7 @@ pub(crate) mod kind {
     pub(crate) const PING: u8 = 6;
     pub(crate) const GOAWAY: u8 = 7;
     pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 
 /// Flags of frames.
@@ -27,12 +28,15 @@ pub(crate) mod flag {
 /// Error codes (RFC 9113, section 7).
 pub(crate) mod code {
     pub(crate) const NO_ERROR: u32 = 0;
+    pub(crate) const PROTOCOL_ERROR: u32 = 1;
     pub(crate) const INTERNAL_ERROR: u32 = 2;
     pub(crate) const REFUSED_STREAM: u32 = 7;
     pub(crate) const CANCEL: u32 = 8;
 }
 
-/// `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113, section 6.5.2).
+/// `SETTINGS_HEADER_TABLE_SIZE` (RFC 9113, section 6.5.2).
+pub(crate) const HEADER_TABLE_SIZE: u16 = 1;
+/// `SETTINGS_MAX_CONCURRENT_STREAMS`.
 pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -127,7 +131,8 @@ impl Frame {
     /// The status in a block of response headers, as far as Eddy's encoder writes it.
     pub(crate) fn status(&self) -> u16 {
         const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-        let block = &self.payload;
+        // The size of the dynamic table stands before the first field after it has changed (RFC 7541, section 6.3).
+        let block = self.payload.strip_prefix(b"\x20").unwrap_or(&self.payload);
         match block[0] {
             indexed @ 0x88..=0x8e => INDEXED[usize::from(indexed - 0x88)],
             // A literal whose name is `:status`; its value is three digits, plain or in Huffman's code.
@@ -164,7 +169,8 @@ fn digits(bytes: &[u8]) -> u16 {
     value
 }
 
-fn literal(name: &str, value: &str) -> Vec<u8> {
+/// A literal without indexing (RFC 7541, section 6.2.2).
+pub(crate) fn literal(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
         integer(&mut bytes, text.len());

@@ -1,72 +1,10 @@
 //! A responder made by hand that sends something other than pings into an idle tunnel.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 
 use crate::h2::{Frame, PREFACE, kind};
-use crate::kit::{Eddy, Pair, free_port, get, read_all, read_head, stats, wait_for};
-
-/// An initiator that holds two tunnels: one to the responder of the pair, one to a responder made by hand.
-struct Between {
-    pair: Pair,
-    initiator: Eddy,
-    admin: u16,
-    listener: TcpListener,
-}
-
-impl Between {
-    fn start() -> Self {
-        let pair = Pair::start();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (raw, admin) = (listener.local_addr().unwrap().port(), free_port());
-        let initiator = Eddy::with_config(
-            "initiator",
-            &format!(
-                "node: {{id: other, cluster: edges}}\nworkers: 1\nadmin: {{listen: 127.0.0.1:{admin}}}\n\
-                 tunnels: [\"rc://other:edges:acme@hub:1\"]\n\
-                 clusters: {{hub: {{hosts: [\"127.0.0.1:{}\", \"127.0.0.1:{raw}\"]}}, \
-                 service: {{hosts: [\"127.0.0.1:{}\"]}}}}\nroutes: [{{prefix: /routed, cluster: service}}]\n",
-                pair.tunnels, pair.service.port
-            ),
-        );
-        let between = Self {
-            pair,
-            initiator,
-            admin,
-            listener,
-        };
-        between.assert_others_are_served();
-        between
-    }
-
-    /// The tunnel to the responder made by hand, after one ping and its echo.
-    fn tunnel(&self) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().unwrap();
-        stream.set_read_timeout(Some(crate::kit::PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        read_head(&mut stream).unwrap();
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            .unwrap();
-        wait_for("both tunnels", || {
-            (stats(self.admin).get("reverse_tunnel.open") == Some(&2)).then_some(())
-        });
-        stream.write_all(b"RPING").unwrap();
-        let mut echo = [0; 5];
-        stream.read_exact(&mut echo).unwrap();
-        assert_eq!(&echo, b"RPING");
-        stream
-    }
-
-    /// A client of the pair reaches this initiator.
-    fn assert_others_are_served(&self) {
-        wait_for("the other node", || {
-            let answer = get(self.pair.egress, "/routed", &[("x-node-id", "other")]);
-            (answer.status == 200).then_some(())
-        });
-        self.pair.assert_good();
-    }
-}
+use crate::kit::{read_all, read_head, stats, wait_for};
+use crate::raw_responder::Between;
 
 #[test]
 fn junk_instead_of_a_ping_ends_that_tunnel_alone() {

@@ -9,6 +9,7 @@ mod kit;
 
 mod admin;
 mod client_abuse;
+mod descriptors;
 mod drain;
 mod egress_heads;
 #[allow(
@@ -22,8 +23,12 @@ mod partition;
 mod paths;
 mod pending;
 mod raw_initiator;
+mod raw_responder;
+mod rogue_responder;
 mod service_abuse;
+mod service_windows;
 mod services;
+mod slow_clients;
 mod slow_link;
 mod smuggling;
 mod spaces;

@@ -63,7 +63,7 @@ fn resident(pair: &Pair) -> [u64; 2] {
 }
 
 /// One storm at a time: each measures processes that need the machine for themselves.
-static STORM: Mutex<()> = Mutex::new(());
+pub(crate) static STORM: Mutex<()> = Mutex::new(());
 
 /// Waits until neither process has grown for two seconds: every buffer is full.
 fn until_full(pair: &Pair) {

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -10,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::descriptors;
 use crate::kit::{Eddy, Options, Pair, beside, connect, get, monotonic, pause, stats, wait_for};
 
 /// How many connections an attacker opens: more than two workers have places for by default.
@@ -19,29 +19,8 @@ const CONNECTED: Duration = Duration::from_secs(2);
 /// The source address of honest initiators.
 const HONEST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// Raises this process's limit of file descriptors, and so that of the processes that it starts.
-fn raise_descriptors(needed: usize) {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .unwrap();
-    let soft = line.split_whitespace().next().unwrap();
-    if soft == "unlimited" || soft.parse::<usize>().unwrap() >= needed {
-        return;
-    }
-    let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit")
-        .args(["--pid", &pid, &format!("--nofile={needed}:")])
-        .status();
-    assert!(
-        raised.is_ok_and(|status| status.success()),
-        "{needed} file descriptors are needed"
-    );
-}
-
 /// A connection from an address of our choice.
-fn connect_from(source: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+pub(crate) fn connect_from(source: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddrV4::new(source, 0).into())?;
     socket.connect_timeout(
@@ -61,7 +40,8 @@ struct Flood {
 impl Flood {
     /// Connections from `sources` in turn, each of which sends `first` and then nothing.
     fn start(port: u16, sources: Vec<Ipv4Addr>, first: &'static [u8]) -> Self {
-        raise_descriptors(FLOOD + 2_000);
+        let needed = FLOOD + 2_000;
+        assert_eq!(descriptors::raise(needed), needed, "file descriptors");
         let (opened, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, stopped) = (Arc::clone(&opened), Arc::clone(&stop));
         let thread = beside(move || {

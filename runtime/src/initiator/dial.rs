@@ -94,7 +94,7 @@ async fn shake_hands<N: Network>(
         };
         offer.encode()
     };
-    let connected = connect(&worker.net, host, overlap).await;
+    let connected = first_of(|| worker.net.connect(host), overlap).await;
     let mut stream = connected.map_err(|error| failure(&error))?;
     worker.tell(berth, "connected", |dialer, now, slot| {
         dialer.on_connected(now, slot)
@@ -121,8 +121,11 @@ async fn shake_hands<N: Network>(
 
 /// The first of the connects that comes to something, be it a connection or a refusal. Another one starts whenever `overlap`
 /// asks for it. One that this machine cannot make, such as for want of descriptors, does not end the others.
-async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io::Result<N::Stream> {
-    let mut connects = vec![Box::pin(net.connect(host))];
+async fn first_of<S, C: Future<Output = io::Result<S>>>(
+    connect: impl Fn() -> C,
+    overlap: &Notify,
+) -> io::Result<S> {
+    let mut connects = vec![Box::pin(connect())];
     loop {
         let first = poll_fn(|cx| {
             let mut done = connects.iter_mut().enumerate();
@@ -141,7 +144,7 @@ async fn connect<N: Network>(net: &N, host: SocketAddr, overlap: &Notify) -> io:
                 }
                 drop(connects.swap_remove(n));
             }
-            () = overlap.notified() => connects.push(Box::pin(net.connect(host))),
+            () = overlap.notified() => connects.push(Box::pin(connect())),
         }
     }
 }
@@ -175,6 +178,108 @@ fn rejected(host: SocketAddr, rejection: Rejection) -> DialFailure {
         Rejection::Malformed | Rejection::Body | Rejection::HeadTooLarge => {
             tracing::warn!(%host, reason, "the responder's answer is none");
             DialFailure::Protocol
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use std::cell::RefCell;
+    use std::pin::pin;
+
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// The name of the connect that has succeeded, instead of a stream.
+    type Connected = &'static str;
+
+    /// Connects that a test completes one by one, in any order.
+    #[derive(Default)]
+    struct Connects(RefCell<Vec<oneshot::Sender<io::Result<Connected>>>>);
+
+    impl Connects {
+        fn begin(&self) -> impl Future<Output = io::Result<Connected>> + use<> {
+            let (complete, completed) = oneshot::channel();
+            self.0.borrow_mut().push(complete);
+            async { completed.await.unwrap() }
+        }
+
+        /// Completes the connect that was begun first or second.
+        fn complete(&self, at: usize, result: io::Result<Connected>) {
+            let (unused, _) = oneshot::channel();
+            let complete = std::mem::replace(&mut self.0.borrow_mut()[at], unused);
+            complete.send(result).unwrap();
+        }
+    }
+
+    /// EMFILE: this process has no descriptor left.
+    fn no_descriptor() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    /// The outcome of two connects, of which the second overlaps the first. `complete` runs when both are in flight.
+    async fn overlapping(complete: impl AsyncFnOnce(&Connects)) -> io::Result<Connected> {
+        let (connects, overlap) = (Connects::default(), Notify::new());
+        let mut outcome = pin!(first_of(|| connects.begin(), &overlap));
+        let two_in_flight = async {
+            overlap.notify_one();
+            while connects.0.borrow().len() < 2 {
+                yield_now().await;
+            }
+            complete(&connects).await;
+            yield_now().await;
+        };
+        tokio::select! {
+            biased;
+            outcome = outcome.as_mut() => outcome,
+            () = two_in_flight => panic!("the dial waits for another connect"),
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_local_error_of_the_second_connect_leaves_the_first() {
+        let outcome = overlapping(async |connects| {
+            connects.complete(1, Err(no_descriptor()));
+            yield_now().await;
+            connects.complete(0, Ok("first"));
+        });
+        assert_eq!(outcome.await.unwrap(), "first");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_local_error_of_the_first_connect_leaves_the_second() {
+        let outcome = overlapping(async |connects| {
+            connects.complete(0, Err(no_descriptor()));
+            yield_now().await;
+            connects.complete(1, Ok("second"));
+        });
+        assert_eq!(outcome.await.unwrap(), "second");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn the_last_connect_that_fails_ends_the_dial() {
+        let outcome = overlapping(async |connects| {
+            connects.complete(1, Err(no_descriptor()));
+            yield_now().await;
+            connects.complete(0, Err(io::ErrorKind::TimedOut.into()));
+        });
+        assert_eq!(outcome.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_refusal_of_either_connect_ends_the_dial() {
+        for at in [0, 1] {
+            let outcome = overlapping(async |connects| {
+                connects.complete(at, Err(io::ErrorKind::ConnectionRefused.into()));
+            });
+            assert_eq!(
+                failure(&outcome.await.unwrap_err()),
+                DialFailure::Refused,
+                "connect {at}"
+            );
         }
     }
 }
