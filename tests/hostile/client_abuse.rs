@@ -8,7 +8,6 @@ use crate::h2::{Frame, PREFACE, code, kind};
 use crate::kit::{Options, Pair, Service, beside, connect, pause, read_head, stats};
 
 /// RFC 9113, section 6.10.
-const CONTINUATION: u8 = 9;
 /// How often each abuse is repeated, where it is cheap to send.
 const MANY: u32 = 10_000;
 
@@ -113,7 +112,7 @@ fn continuation_flood() {
         head.flags = 1;
         send(stream, &[head])?;
         let piece = Frame::new(
-            CONTINUATION,
+            kind::CONTINUATION,
             0,
             1,
             &[b"\0\x01a\x7f\x81\x07".to_vec(), vec![b'v'; 1_024]].concat(),

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::h2::{Frame, code};
-use crate::kit::{Options, Pair, Service, beside, connect, get, pause, read_head, wait_for};
+use crate::kit::{Options, Pair, Service, beside, connect, get, pause, read_head, stats, wait_for};
 use crate::raw_initiator;
+use crate::raw_responder::Between;
 
 /// Sends a byte each 100 ms, as server-sent events come, and ends after so many.
 fn dripping(bytes: usize) -> Service {
@@ -53,7 +54,7 @@ fn a_stream_outlives_the_responders_drain_timeout_when_the_initiator_drains() {
         )
     });
     wait_for("the stream", || {
-        let stats = crate::kit::stats(pair.initiator_admin);
+        let stats = stats(pair.initiator_admin);
         (stats.get("service.responses.2xx") == Some(&1)).then_some(())
     });
     pair.initiator.signal("TERM");
@@ -91,4 +92,18 @@ fn a_goaway_with_an_error_ends_the_tunnel_at_once() {
         Some(())
     });
     pair.assert_good();
+}
+
+#[test]
+fn a_goaway_of_a_responder_with_an_error_ends_the_tunnel_and_the_initiator_redials() {
+    let between = Between::start();
+    let tunnel = between.http_2();
+    tunnel
+        .send(&Frame::goaway(0, code::INTERNAL_ERROR).encode())
+        .unwrap();
+    wait_for("the end of the tunnel", || {
+        (stats(between.admin)["reverse_tunnel.closed.http_error"] == 1).then_some(())
+    });
+    between.tunnel();
+    between.assert_others_are_served();
 }

@@ -41,6 +41,9 @@ pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
+/// The longest frame that a peer takes by default (RFC 9113, section 4.2).
+const FRAME_BYTES_MAX: usize = 16 << 10;
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -100,7 +103,26 @@ impl Frame {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }
 
+    /// The bytes. A header block that is longer than a frame may be goes on in CONTINUATION frames (RFC 9113, section 6.10).
     pub(crate) fn encode(&self) -> Vec<u8> {
+        if !self.is(kind::HEADERS) || self.payload.len() <= FRAME_BYTES_MAX {
+            return self.encode_whole();
+        }
+        let mut parts = self.payload.chunks(FRAME_BYTES_MAX).peekable();
+        let mut kind = self.kind;
+        let mut flags = self.flags & !flag::END_HEADERS;
+        let mut bytes = Vec::new();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                flags |= self.flags & flag::END_HEADERS;
+            }
+            bytes.extend(Self::new(kind, flags, self.stream, part).encode_whole());
+            (kind, flags) = (kind::CONTINUATION, 0);
+        }
+        bytes
+    }
+
+    fn encode_whole(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         let mut bytes = length[1..].to_vec();
         bytes.extend([self.kind, self.flags]);

@@ -163,23 +163,12 @@ impl Requests {
         self.outcome(id)
     }
 
-    /// Sends a request whose header block is split into HEADERS and CONTINUATION frames of 16 KiB, and waits for its outcome.
-    pub(crate) fn request_in_pieces(&mut self, block: &[u8]) -> Outcome {
+    /// Sends a request with this header block, in frames of 16 KiB, and waits for its outcome.
+    pub(crate) fn request_with(&mut self, block: &[u8]) -> Outcome {
         let id = self.id();
-        let mut pieces = block.chunks(16 << 10).peekable();
-        let (mut kind, mut flags) = (kind::HEADERS, flag::END_STREAM);
-        let mut bytes = Vec::new();
-        while let Some(piece) = pieces.next() {
-            let last = if pieces.peek().is_none() {
-                flag::END_HEADERS
-            } else {
-                0
-            };
-            bytes.extend(Frame::new(kind, flags | last, id, piece).encode());
-            (kind, flags) = (kind::CONTINUATION, 0);
-        }
+        let head = Frame::new(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, block);
         // The initiator may end the tunnel before it has read everything.
-        let _ = self.send(&bytes);
+        let _ = self.send(&head.encode());
         self.outcome(id)
     }
 

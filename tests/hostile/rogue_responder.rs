@@ -257,7 +257,7 @@ fn assert_refused(blocks: &[Vec<u8>]) {
     let (service, between) = start();
     let mut tunnel = between.http_2();
     for block in blocks {
-        let outcome = tunnel.request_in_pieces(block);
+        let outcome = tunnel.request_with(block);
         if outcome == Outcome::Ended {
             tunnel = between.http_2();
         } else {
