@@ -12,10 +12,8 @@ use eddy_sim::world::{Played, play};
 use crate::End;
 use crate::cli::Explore;
 use crate::run::load;
-use crate::watchdog::LIMIT;
+use crate::watchdog::{LOOK, Spent};
 
-/// The longest that nothing is heard of any job, before one is taken for stuck.
-const SILENCE: Duration = LIMIT;
 /// The width of the progress bar, in characters.
 const BAR: u64 = 40;
 
@@ -81,8 +79,13 @@ fn explore_one(scenario: Arc<Scenario>, arguments: &Explore, jobs: usize) -> boo
     let name = scenario.path.display().to_string();
     let (mut done, mut simulated) = (0, Duration::ZERO);
     let mut failed: Option<Box<Played>> = None;
+    let mut spent = Spent::since_now();
     loop {
-        match news.recv_timeout(SILENCE) {
+        let heard = news.recv_timeout(LOOK);
+        if heard.is_ok() {
+            spent = Spent::since_now();
+        }
+        match heard {
             Ok(News::Played { simulated: more }) => {
                 done += 1;
                 simulated += more;
@@ -96,6 +99,7 @@ fn explore_one(scenario: Arc<Scenario>, arguments: &Explore, jobs: usize) -> boo
                 }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) if !spent.is_too_much() => {}
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let seed = next.load(Ordering::Relaxed);
                 eprintln!("{name}: time stands still under one of the {jobs} seeds before {seed}");

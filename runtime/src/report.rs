@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eddy_core::identity::{Identity, TunnelId, WorkerId};
-use eddy_core::registry::State;
+pub use eddy_core::phase::Phase;
 use eddy_core::router::Names;
 use eddy_core::stats::{Name, Sheet};
 use eddy_core::time::Instant;
@@ -87,38 +87,6 @@ impl Report {
                 sheet.add(Name::ClusterTunnels(on, cluster.clone()), *count);
             }
             sheet.add(Name::IdentityTunnels(cluster.clone(), node.clone()), *count);
-        }
-    }
-}
-
-/// Where a tunnel is in its life, as operators see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It has carried nothing yet.
-    Idle,
-    /// It carries HTTP/2.
-    Active,
-    /// It finishes what runs.
-    Draining,
-}
-
-impl Phase {
-    /// The phase in one word.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Active => "active",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-impl From<State> for Phase {
-    fn from(state: State) -> Self {
-        match state {
-            State::Idle => Self::Idle,
-            State::Active => Self::Active,
-            State::Leaving | State::Draining => Self::Draining,
         }
     }
 }
@@ -243,6 +211,8 @@ pub(crate) fn round(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use eddy_core::registry::State;
+
     use super::*;
 
     #[test]

@@ -12,6 +12,7 @@ mod client_abuse;
 mod descriptors;
 mod drain;
 mod egress_heads;
+mod floods;
 #[allow(
     dead_code,
     reason = "the vocabulary of HTTP/2 is wider than what the tests use of it"

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::floods::Floods;
 use crate::h2::{Frame, INITIAL_WINDOW_SIZE, PREFACE, kind};
 use crate::kit::{Eddy, Options, Pair, Service, connect, get, monotonic, pause, read_head, stats};
 
@@ -14,28 +15,22 @@ const STALLED: usize = 900;
 /// storm: 256 MB and 40 MB).
 const PEAK_KIB: u64 = 256_000;
 const AFTER_KIB: u64 = 40_000;
+/// The length of a response: more than the kernel takes for a client that reads nothing.
+const FLOOD_BYTES: usize = 64 << 20;
 
 /// Sends without end and reads nothing, or reads nothing and never responds; good to everybody else.
 fn service() -> Service {
-    Service::start(|mut stream| {
+    let floods = Floods::start();
+    Service::start(move |mut stream| {
         while let Some(head) = read_head(&mut stream) {
             if head.contains("/flood") {
-                // More than the kernel takes for a client that reads nothing.
-                let length = 64 << 20;
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-                let _ = stream.write_all(head.as_bytes());
-                let piece = [b'f'; 16384];
-                for _ in 0..length / piece.len() {
-                    if stream.write_all(&piece).is_err() {
-                        return;
-                    }
-                }
-            } else if head.contains("/swallow") {
+                return floods.respond(stream, FLOOD_BYTES);
+            }
+            if head.contains("/swallow") {
                 pause(Duration::from_secs(60));
                 return;
-            } else {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood");
             }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood");
         }
     })
 }

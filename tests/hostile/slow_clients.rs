@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::descriptors;
+use crate::floods::Floods;
 use crate::kit::{
     Eddy, Options, PATIENCE, Pair, Service, beside, exchange, monotonic, parse_answer, pause, read_head,
     stats, wait_for,
@@ -42,31 +43,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_KIB: usize = 40;
 const UNREAD_KIB: usize = 280;
 
-/// A service that never reads the body of `/routed/slow`, and sends `/routed/flood` as fast as it can. One thread sends all
-/// floods.
+/// A service that never reads the body of `/routed/slow`, and sends `/routed/flood` as fast as it can.
 fn service() -> Service {
-    let floods: Arc<Mutex<Vec<(TcpStream, usize)>>> = Arc::default();
-    let sent = Arc::clone(&floods);
-    beside(move || {
-        let piece = [b'f'; 16 << 10];
-        while Arc::strong_count(&sent) > 1 {
-            for (stream, left) in &mut *sent.lock().unwrap() {
-                while let Ok(bytes @ 1..) = stream.write(&piece[..piece.len().min(*left)]) {
-                    *left -= bytes;
-                }
-            }
-            pause(Duration::from_millis(20));
-        }
-    });
+    let floods = Floods::start();
     let unread = Mutex::new(Vec::new());
     Service::start(move |mut stream| {
         while let Some(head) = read_head(&mut stream) {
             if head.contains("/flood") {
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {FLOOD_BYTES}\r\n\r\n");
-                let _ = stream.write_all(head.as_bytes());
-                stream.set_nonblocking(true).unwrap();
-                SockRef::from(&stream).set_send_buffer_size(64 << 10).unwrap();
-                floods.lock().unwrap().push((stream, FLOOD_BYTES));
+                floods.respond(stream, FLOOD_BYTES);
                 return;
             }
             if head.contains("/slow") {

@@ -1,15 +1,16 @@
-//! A driver of the initiator's machines: `Dialer`, the handshake's `Offer` and `response::parse`, `Echoer`.
+//! A driver of the initiator's machines: the root machine, the handshake's `Offer` and `response::parse`, `Echoer`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use eddy_core::address::TunnelAddress;
 use eddy_core::close::CloseReason;
-use eddy_core::dialer::{Action, DialFailure, Dialer, DialerPolicy, Slot, Target};
+use eddy_core::dialer::{DialFailure, DialerPolicy};
 use eddy_core::handshake::request::Offer;
 use eddy_core::handshake::response::{self, Rejection};
 use eddy_core::handshake::{DEFAULT_PATH, Mode, Parsed};
-use eddy_core::identity::{ClusterId, ClusterName, Identity, NodeId, TenantId, WorkerId};
-use eddy_core::instance::{Berth, Instance};
+use eddy_core::identity::{ClusterId, ClusterName, Identity, NodeId, TenantId, TunnelId, WorkerId};
+use eddy_core::initiator::{Action, Dial, Initiator as Machine, Settings, SlotAddress, UpstreamSettings};
 use eddy_core::keepalive::{EchoAction, Echoer, PING, SilencePolicy};
 use eddy_core::rng::Rng;
 use eddy_core::time::Instant;
@@ -24,20 +25,24 @@ enum Task {
 pub(crate) struct Initiator {
     me: usize,
     pub(crate) identity: Identity,
-    /// The process, if it says that it is an Eddy.
-    process: Option<u64>,
-    pub(crate) dialer: Dialer,
+    /// Whether it says that it is an Eddy.
+    is_eddy: bool,
+    pub(crate) machine: Machine,
     /// How many tunnels to keep to each responder.
     pub(crate) wanted: Vec<u32>,
-    tasks: BTreeMap<Slot, (Conn, Task)>,
+    tasks: BTreeMap<SlotAddress, (Conn, TunnelId, Task)>,
 }
 
 pub(crate) fn address(responder: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(responder).unwrap()], 9_000))
 }
 
-fn hub() -> ClusterName {
-    ClusterName::parse("hub").unwrap()
+/// The most tunnels to one responder: one for each of its upstreams.
+pub(crate) const TUNNELS_MAX: usize = 3;
+
+/// The cluster of one upstream, which keeps one tunnel to a responder, or none.
+pub(crate) fn cluster(responder: usize, upstream: usize) -> ClusterName {
+    ClusterName::parse(&format!("hub-{responder}-{upstream}")).unwrap()
 }
 
 impl Initiator {
@@ -47,43 +52,73 @@ impl Initiator {
             cluster: ClusterId::parse("edges").unwrap(),
             node: NodeId::parse(&format!("edge-{me}")).unwrap(),
         };
+        let upstreams = (0..responders).flat_map(|n| (0..TUNNELS_MAX).map(move |k| cluster(n, k)));
+        let settings = Settings {
+            worker: WorkerId(0),
+            workers: 1,
+            nonce: rng.next_u64(),
+            dial: DialerPolicy {
+                max_dials: 3,
+                ..DialerPolicy::default()
+            },
+            upstreams: upstreams
+                .map(|cluster| UpstreamSettings {
+                    address: TunnelAddress {
+                        identity: identity.clone(),
+                        cluster,
+                        count: 1,
+                    },
+                    per_worker: false,
+                })
+                .collect(),
+        };
         Self {
             me,
             identity,
-            process: (me == 0).then(|| rng.next_u64()),
-            dialer: Dialer::new(
-                DialerPolicy {
-                    max_dials: 3,
-                    ..DialerPolicy::default()
-                },
-                rng,
-            ),
+            is_eddy: me == 0,
+            machine: Machine::new(settings, &mut rng),
             wanted: vec![0; responders],
             tasks: BTreeMap::new(),
         }
     }
 
     pub(crate) fn want(&mut self, now: Instant, wanted: Vec<u32>) {
-        let targets = wanted.iter().enumerate().filter(|(_, count)| **count > 0);
-        let targets: Vec<_> = targets
-            .map(|(n, count)| Target {
-                host: address(n),
-                count: *count,
-            })
-            .collect();
-        self.dialer.on_targets(now, &hub(), &targets);
+        for (n, count) in wanted.iter().enumerate() {
+            for k in 0..TUNNELS_MAX {
+                let hosts = if k < *count as usize {
+                    vec![address(n)]
+                } else {
+                    vec![]
+                };
+                self.machine.on_hosts(now, &cluster(n, k), &hosts);
+            }
+        }
         self.wanted = wanted;
     }
 
-    /// At any time there is one place for each tunnel that is wanted, and the dialer knows where each stands.
+    /// At any time there is one place for each tunnel that is wanted, and the machine knows where each stands.
     pub(crate) fn check(&self) {
-        for view in self.dialer.hosts() {
-            let n = (0..self.wanted.len()).find(|n| address(*n) == view.host).unwrap();
-            let places = view.connected + view.connecting + view.backing_off;
-            assert_eq!(places, self.wanted[n], "{view:?}");
+        for (n, wanted) in self.wanted.iter().enumerate() {
+            let views = self.machine.hosts().filter(|view| view.host == address(n));
+            let places: u32 = views
+                .map(|view| view.connected + view.connecting + view.backing_off)
+                .sum();
+            assert_eq!(places, *wanted, "responder {n}");
         }
-        let connected: u32 = self.dialer.hosts().map(|view| view.connected).sum();
+        let connected: u32 = self.machine.hosts().map(|view| view.connected).sum();
         assert_eq!(connected as usize, self.up().len());
+        let known: BTreeSet<_> = self.machine.tunnels().map(|(tunnel, _)| tunnel).collect();
+        let up = self
+            .tasks
+            .values()
+            .filter(|(.., task)| matches!(task, Task::Tunnel(_)));
+        assert_eq!(known, up.map(|(_, tunnel, _)| *tunnel).collect());
+        let ended: u64 = self.machine.closed().by_reason().values().sum();
+        assert_eq!(
+            self.machine.opened_total(),
+            ended + known.len() as u64,
+            "each ends once"
+        );
     }
 
     /// The connections whose handshake came to its end.
@@ -91,38 +126,39 @@ impl Initiator {
         let up = self
             .tasks
             .values()
-            .filter(|(_, task)| matches!(task, Task::Tunnel(_)));
-        up.map(|(conn, _)| *conn).collect()
+            .filter(|(.., task)| matches!(task, Task::Tunnel(_)));
+        up.map(|(conn, ..)| *conn).collect()
     }
 
     pub(crate) fn has(&self, conn: Conn) -> bool {
-        self.tasks.values().any(|(of, _)| *of == conn)
+        self.tasks.values().any(|(of, ..)| *of == conn)
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        let echoers = self.tasks.values().filter_map(|(_, task)| match task {
+        let echoers = self.tasks.values().filter_map(|(.., task)| match task {
             Task::Tunnel(echoer) => echoer.poll_timeout(),
             Task::Handshake(_) => None,
         });
         echoers
-            .chain(self.dialer.poll_timeout())
+            .chain(self.machine.poll_timeout())
             .map(|deadline| deadline.at)
             .min()
     }
 
     pub(crate) fn receive(&mut self, now: Instant, conn: Conn, parcel: Parcel) {
-        let Some((slot, (_, task))) = self.tasks.iter_mut().find(|(_, (of, _))| *of == conn) else {
+        let mut tasks = self.tasks.iter_mut();
+        let Some((at, (_, tunnel, task))) = tasks.find(|(_, (of, ..))| *of == conn) else {
             return;
         };
-        let slot = *slot;
+        let (at, tunnel) = (*at, *tunnel);
         match (task, parcel) {
             (Task::Handshake(_), Parcel::End) => {
-                self.tasks.remove(&slot);
-                self.dialer.on_failed(now, slot, &DialFailure::Refused);
+                self.tasks.remove(&at);
+                self.machine.on_failed(now, at, DialFailure::Refused);
             }
             (Task::Tunnel(_), Parcel::End) => {
-                self.tasks.remove(&slot);
-                self.dialer.on_closed(now, slot, CloseReason::PeerClosed);
+                self.tasks.remove(&at);
+                self.machine.on_closed(now, tunnel, CloseReason::PeerClosed);
             }
             (Task::Tunnel(echoer), Parcel::Bytes(bytes)) => echoer.on_bytes(now, &bytes),
             (Task::Handshake(so_far), Parcel::Bytes(bytes)) => {
@@ -132,16 +168,16 @@ impl Initiator {
                     Ok(Some(Parsed { consumed, .. })) => {
                         let mut echoer = Echoer::new(now, SilencePolicy::default());
                         echoer.on_bytes(now, &so_far[consumed..]);
-                        self.tasks.insert(slot, (conn, Task::Tunnel(echoer)));
-                        self.dialer.on_established(now, slot, None);
+                        self.tasks.insert(at, (conn, tunnel, Task::Tunnel(echoer)));
+                        self.machine.on_established(now, at, None);
                     }
                     Err(Rejection::Status {
                         code, retry_after, ..
                     }) => {
-                        self.tasks.remove(&slot);
+                        self.tasks.remove(&at);
                         let reason = format!("http.{code}");
-                        self.dialer
-                            .on_failed(now, slot, &DialFailure::Rejected { reason, retry_after });
+                        self.machine
+                            .on_failed(now, at, DialFailure::Rejected { reason, retry_after });
                     }
                     Err(other) => panic!("the responder answers {other:?}"),
                 }
@@ -151,9 +187,9 @@ impl Initiator {
 
     /// Fires what is due and does what the machines want.
     pub(crate) fn turn(&mut self, now: Instant, wire: &mut Wire) {
-        self.dialer.handle_timeout(now);
+        self.machine.handle_timeout(now);
         let mut silent = Vec::new();
-        for (slot, (conn, task)) in &mut self.tasks {
+        for (at, (conn, tunnel, task)) in &mut self.tasks {
             let Task::Tunnel(echoer) = task else { continue };
             echoer.handle_timeout(now, || None);
             while let Some(action) = echoer.poll_action() {
@@ -161,63 +197,72 @@ impl Initiator {
                     EchoAction::Echo => {
                         wire.send(now, *conn, Toward::Responder, Parcel::Bytes(PING.to_vec()))
                     }
-                    EchoAction::Silent => silent.push(*slot),
+                    EchoAction::Silent => silent.push((*at, *tunnel)),
                     EchoAction::HandOff(bytes) => panic!("nobody sends data: {bytes:?}"),
                     EchoAction::Unexpected => panic!("nobody sends anything but pings"),
                 }
             }
         }
-        for slot in silent {
-            self.hang_up(now, slot, wire);
-            self.dialer.on_closed(now, slot, CloseReason::Silent);
+        for (at, tunnel) in silent {
+            self.hang_up(now, at, wire);
+            self.machine.on_closed(now, tunnel, CloseReason::Silent);
         }
-        while let Some(action) = self.dialer.poll_action() {
+        while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::Dial { slot, host, .. } => {
+                Action::Dial(dial) => {
+                    let host = dial.host;
                     let responder = (0..self.wanted.len()).find(|n| address(*n) == host).unwrap();
                     let conn = wire.dial(now, self.me, responder);
                     wire.send(
                         now,
                         conn,
                         Toward::Responder,
-                        Parcel::Bytes(self.offer(host, conn, slot)),
+                        Parcel::Bytes(self.offer(&dial, conn)),
                     );
-                    self.tasks.insert(slot, (conn, Task::Handshake(Vec::new())));
+                    let task = Task::Handshake(Vec::new());
+                    self.tasks.insert(dial.at, (conn, dial.tunnel, task));
                 }
                 // The wire of this test loses no SYN.
-                Action::Overlap { .. } => {}
-                Action::Abort { slot, .. } | Action::Close { slot } => self.hang_up(now, slot, wire),
-                // An idle tunnel has nothing to finish.
-                Action::Drain { slot } => {
-                    self.hang_up(now, slot, wire);
-                    self.dialer.on_closed(now, slot, CloseReason::Drained);
+                Action::Overlap(_) => {}
+                Action::Abort(at) => drop(self.hang_up(now, at, wire)),
+                Action::Close(at) => {
+                    if let Some(tunnel) = self.hang_up(now, at, wire) {
+                        self.machine.on_cut(now, tunnel);
+                    }
                 }
+                // An idle tunnel has nothing to finish.
+                Action::Drain(at) => {
+                    if let Some(tunnel) = self.hang_up(now, at, wire) {
+                        self.machine.on_closed(now, tunnel, CloseReason::Drained);
+                    }
+                }
+                // Hosts are addresses here, and logs are not read.
+                Action::DialFailed { .. }
+                | Action::Resolve(_)
+                | Action::ReportEarlyBreak(_)
+                | Action::AdviseOnSharedSocket(_) => {}
             }
         }
     }
 
-    fn hang_up(&mut self, now: Instant, slot: Slot, wire: &mut Wire) {
-        if let Some((conn, _)) = self.tasks.remove(&slot) {
-            wire.send(now, conn, Toward::Responder, Parcel::End);
-        }
+    /// Ends a dial or a tunnel; returns the tunnel.
+    fn hang_up(&mut self, now: Instant, at: SlotAddress, wire: &mut Wire) -> Option<TunnelId> {
+        let (conn, tunnel, _) = self.tasks.remove(&at)?;
+        wire.send(now, conn, Toward::Responder, Parcel::End);
+        Some(tunnel)
     }
 
-    fn offer(&self, host: SocketAddr, conn: Conn, slot: Slot) -> Vec<u8> {
-        let berth = Berth {
-            worker: WorkerId(0),
-            lane: 0,
-            slot: slot.index(),
-        };
+    fn offer(&self, dial: &Dial, conn: Conn) -> Vec<u8> {
         let offer = Offer {
             path: DEFAULT_PATH,
             mode: Mode::Plain,
-            host,
-            identity: &self.identity,
-            upstream_cluster: &hub(),
+            host: dial.host,
+            identity: self.machine.identity(dial.at),
+            upstream_cluster: &dial.cluster,
             initiation_time_ms: 0,
             worker: WorkerId(0),
             connection: conn.serial,
-            instance: self.process.map(|nonce| Instance { nonce, berth }),
+            instance: self.is_eddy.then(|| self.machine.instance(dial.at)),
         };
         offer.encode()
     }

@@ -254,23 +254,16 @@ impl World {
             "nobody holds anything else"
         );
         for initiator in &self.initiators {
-            let wanted: BTreeMap<_, _> = (0..)
-                .zip(&initiator.wanted)
-                .filter(|(_, count)| **count > 0)
-                .collect();
+            let tunnels = (0..).zip(&initiator.wanted).flat_map(|(n, count)| {
+                let upstreams = 0..*count as usize;
+                upstreams.map(move |k| (initiator::address(n), initiator::cluster(n, k)))
+            });
             assert_eq!(
-                initiator.dialer.hosts().count(),
-                wanted.len(),
+                numbers::of_initiator(&initiator.machine),
+                numbers::dialed_at_rest(tunnels),
                 "only those are known who are wanted"
             );
-            assert_eq!(initiator.dialer.poll_timeout(), None, "nothing is left to do");
-            let hosts = (0..)
-                .map(|n| initiator::address(n).to_string())
-                .zip(&initiator.wanted);
-            assert_eq!(
-                numbers::of_initiator(&initiator.dialer),
-                numbers::dialed_at_rest(hosts)
-            );
+            assert_eq!(initiator.machine.poll_timeout(), None, "nothing is left to do");
         }
         for (n, responder) in self.responders.iter_mut().enumerate() {
             let mut identities = BTreeMap::new();

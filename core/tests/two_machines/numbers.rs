@@ -1,17 +1,19 @@
 //! The numbers of both sides, filled from the machines as the runtime fills them, and what they must be at rest.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use eddy_core::dialer::Dialer;
+use eddy_core::identity::ClusterName;
+use eddy_core::initiator::Initiator;
 use eddy_core::registry::Registry;
 use eddy_core::stats::{DialState, Name, Sheet};
 
 /// Name to value, of everything that a `/stats` can show.
 pub(crate) type Lines = BTreeMap<String, u64>;
 
-pub(crate) fn of_initiator(dialer: &Dialer) -> Lines {
+pub(crate) fn of_initiator(machine: &Initiator) -> Lines {
     let mut sheet = Sheet::default();
-    for view in dialer.hosts() {
+    for view in machine.hosts() {
         let counts = [view.connecting, view.connected, view.backing_off, view.draining];
         for (state, count) in DialState::ALL.into_iter().zip(counts) {
             sheet.add(Name::HostTunnels(None, view.host, state), count.into());
@@ -49,18 +51,14 @@ fn lines(sheet: &Sheet) -> Lines {
     sheet.lines("p", true).into_iter().collect()
 }
 
-/// What an initiator shows that has so many tunnels to each host, and nothing else.
-pub(crate) fn dialed_at_rest<'w>(hosts: impl Iterator<Item = (String, &'w u32)>) -> Lines {
+/// What an initiator shows that has a tunnel to each of these hosts, under a cluster each, and nothing else.
+pub(crate) fn dialed_at_rest(tunnels: impl Iterator<Item = (SocketAddr, ClusterName)>) -> Lines {
     let mut lines = Lines::new();
-    for (host, count) in hosts.filter(|(_, count)| **count > 0) {
+    for (host, cluster) in tunnels {
         for state in DialState::ALL.map(DialState::label) {
-            let count = if state == "connected" {
-                u64::from(*count)
-            } else {
-                0
-            };
+            let count = u64::from(state == "connected");
             *lines.entry(format!("p.host.{host}.{state}")).or_default() += count;
-            *lines.entry(format!("p.cluster.hub.{state}")).or_default() += count;
+            *lines.entry(format!("p.cluster.{cluster}.{state}")).or_default() += count;
         }
     }
     lines

@@ -10,19 +10,21 @@ use eddy_core::dialer::DialFailure;
 use eddy_core::handshake::request::Offer;
 use eddy_core::handshake::response::{self, Accepted, Rejection};
 use eddy_core::handshake::{Mode, Parsed};
-use eddy_core::identity::{ClusterName, TunnelId};
+use eddy_core::initiator::Dial;
 use eddy_core::timings::Timing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use super::{Berth, Worker, tunnel};
+use super::tunnel;
+use super::worker::Worker;
 use crate::latch::Latch;
 use crate::net::{BACKSTOP, Network, Stream, UNSENT_MAX};
 
 /// The responder's word for a node id that another process has (409 Conflict).
 const TAKEN: u16 = 409;
 
-/// What the dialer asks of a dial, and of the tunnel that it becomes.
+/// What the machine asks of a dial, and of the tunnel that it becomes.
+#[derive(Clone, Default)]
 pub(super) struct Signals {
     /// Another connect beside those in flight.
     pub(super) overlap: Rc<Notify>,
@@ -30,35 +32,20 @@ pub(super) struct Signals {
     pub(super) drain: Latch,
 }
 
-/// Dials for a berth. Dropping the task is how a dial is aborted.
-pub(super) async fn run<N: Network>(
-    worker: Rc<Worker<N>>,
-    berth: Berth,
-    cluster: ClusterName,
-    host: SocketAddr,
-    signals: Signals,
-) {
-    let (tunnel, began) = (worker.next_tunnel(), worker.clock.now());
-    match shake_hands(&worker, berth, tunnel, &cluster, host, &signals.overlap).await {
+/// Dials. Dropping the task is how a dial is aborted.
+pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, dial: Dial, signals: Signals) {
+    let (at, began) = (dial.at, worker.clock.now());
+    match shake_hands(&worker, &dial, &signals.overlap).await {
         Ok((stream, leftover, accepted)) => {
             worker.time(Timing::Dial, began);
-            *worker.succeeded.borrow_mut().entry(cluster).or_default() += 1;
-            worker.tell(berth, "established", |dialer, now, slot| {
-                dialer.on_established(now, slot, accepted.spread)
+            worker.tell("established", at, |machine, now| {
+                machine.on_established(now, at, accepted.spread);
             });
-            let why = tunnel::run(&worker, berth, tunnel, host, stream, leftover, signals.drain).await;
-            worker.tasks.borrow_mut().remove(&berth);
-            worker.tell(berth, "closed", |dialer, now, slot| {
-                dialer.on_closed(now, slot, why)
-            });
+            tunnel::run(&worker, &dial, stream, &leftover, signals.drain).await;
         }
         Err(failure) => {
-            worker.tell_failure(berth, host, &cluster, &failure);
-            worker.count_failure(cluster, &failure);
-            worker.tasks.borrow_mut().remove(&berth);
-            worker.tell(berth, "failed", |dialer, now, slot| {
-                dialer.on_failed(now, slot, &failure)
-            });
+            worker.tasks.borrow_mut().remove(&at);
+            worker.tell("failed", at, |machine, now| machine.on_failed(now, at, failure));
         }
     }
 }
@@ -66,39 +53,34 @@ pub(super) async fn run<N: Network>(
 /// The socket after the answer, with the bytes that came behind it.
 async fn shake_hands<N: Network>(
     worker: &Worker<N>,
-    berth: Berth,
-    tunnel: TunnelId,
-    cluster: &ClusterName,
-    host: SocketAddr,
+    dial: &Dial,
     overlap: &Notify,
 ) -> Result<(N::Stream, Vec<u8>, Accepted), DialFailure> {
-    let dial = &worker.config.dial;
-    let mode = if dial.http_upgrade {
+    let Dial { at, host, .. } = *dial;
+    let config = &worker.config.dial;
+    let mode = if config.http_upgrade {
         Mode::Upgrade
     } else {
         Mode::Plain
     };
     let offer = {
-        let lanes = worker.lanes.borrow();
-        let lane = lanes.get(berth.0).ok_or(DialFailure::Unreachable)?;
+        let machine = worker.machine.borrow();
         let offer = Offer {
-            path: &dial.path,
+            path: &config.path,
             mode,
             host,
-            identity: &lane.address.identity,
-            upstream_cluster: cluster,
+            identity: machine.identity(at),
+            upstream_cluster: &dial.cluster,
             initiation_time_ms: u64::try_from(worker.net.wall().as_millis()).unwrap_or(u64::MAX),
             worker: worker.id,
-            connection: tunnel.serial,
-            instance: Some(worker.instance(berth)),
+            connection: dial.tunnel.serial,
+            instance: Some(machine.instance(at)),
         };
         offer.encode()
     };
     let connected = first_of(|| worker.net.connect(host), overlap).await;
     let mut stream = connected.map_err(|error| failure(&error))?;
-    worker.tell(berth, "connected", |dialer, now, slot| {
-        dialer.on_connected(now, slot)
-    });
+    worker.tell("connected", at, |machine, now| machine.on_connected(now, at));
     stream.give_up_after(BACKSTOP);
     stream.limit_unsent(UNSENT_MAX);
     stream.write_all(&offer).await.map_err(|_| DialFailure::Refused)?;

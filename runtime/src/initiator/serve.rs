@@ -15,8 +15,8 @@ use hyper::header::{self, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::Worker;
 use super::services::{self, Return, Services};
+use super::worker::Worker;
 use crate::clock::Clock;
 use crate::config::{InitiatorConfig, Protocol};
 use crate::http::begun::Begun;
@@ -67,7 +67,7 @@ struct Numbers<N: Network>(Rc<Worker<N>>);
 
 impl<N: Network> AsRef<Counters> for Numbers<N> {
     fn as_ref(&self) -> &Counters {
-        &self.0.http
+        &self.0.telemetry.http
     }
 }
 
@@ -132,6 +132,7 @@ pub(super) async fn serve<N: Network>(
     mut request: Request<Incoming>,
 ) -> Response<Answer<Following<N>, Begun>> {
     let record = worker
+        .telemetry
         .http
         .recorder
         .begin(&mut request, carrier.host, || worker.net.wall());

@@ -11,137 +11,107 @@ use bytes::Bytes;
 use eddy_core::close::CloseReason;
 use eddy_core::closed::Closed;
 use eddy_core::identity::{Identity, TunnelId};
+use eddy_core::initiator::{Dial, Initiator, SlotAddress};
 use eddy_core::keepalive::{EchoAction, Echoer, LivenessPolicy, PING, SilencePolicy};
-use eddy_core::shared_socket::SharedSocketWatch;
 use eddy_core::time::Instant;
 use eddy_core::timings::Timing;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::serve::Carrier;
-use super::{Berth, Up, Worker, serve};
+use super::serve::{self, Carrier};
+use super::worker::Worker;
 use crate::http::counters::increase;
 use crate::http::liveness;
 use crate::latch::Latch;
 use crate::net::tunnel_io::TunnelIo;
 use crate::net::{Meter, Network, Stream};
-use crate::report::Phase;
 
-/// Keeps a tunnel until it is gone; says why it went.
+/// Keeps the tunnel that a dial has become until it is gone.
 pub(super) async fn run<N: Network>(
     worker: &Rc<Worker<N>>,
-    berth: Berth,
-    tunnel: TunnelId,
-    host: SocketAddr,
+    dial: &Dial,
     stream: N::Stream,
-    leftover: Vec<u8>,
+    leftover: &[u8],
     drain: Latch,
-) -> CloseReason {
-    let Some(identity) = worker
-        .lanes
-        .borrow()
-        .get(berth.0)
-        .map(|lane| lane.address.identity.clone())
-    else {
-        return CloseReason::HostGone;
+) {
+    let Some(open) = Open::new(worker, dial) else {
+        return;
     };
-    let entry = Entry::open(worker, berth, tunnel, Arc::new(identity), host);
-    let why = match idle(worker, host, stream, &leftover, &drain).await {
+    let why = match idle(worker, dial.host, stream, leftover, &drain).await {
         Idle::Closed(why) => why,
         // Boxed: an idle tunnel does not pay for the state of one that carries HTTP.
         Idle::Data(head, stream) => {
-            entry.change(Phase::Active);
-            let upgraded = worker.clock.now();
-            let why = Box::pin(active(worker, berth, &entry, head, stream, drain)).await;
-            if SharedSocketWatch::is_early_break(worker.clock.now(), upgraded, why) {
-                worker.on_early_break(host);
-            }
-            why
+            open.tell("upgraded", Initiator::on_upgraded);
+            Box::pin(active(&open, head, stream, drain)).await
         }
     };
-    entry.why.set(why);
-    why
+    open.close(why);
 }
 
-/// A tunnel's line in the admin's list. Ends with the task, however that ends.
-struct Entry<N: Network> {
+/// A tunnel that is up. Ends with the task, however that ends.
+struct Open<N: Network> {
     worker: Rc<Worker<N>>,
+    at: SlotAddress,
     tunnel: TunnelId,
-    opened: Instant,
     carrier: Rc<Carrier>,
-    why: Cell<CloseReason>,
 }
 
-impl<N: Network> Entry<N> {
-    fn open(
-        worker: &Rc<Worker<N>>,
-        berth: Berth,
-        tunnel: TunnelId,
-        identity: Arc<Identity>,
-        host: SocketAddr,
-    ) -> Self {
-        let opened = worker.clock.now();
+impl<N: Network> Open<N> {
+    fn new(worker: &Rc<Worker<N>>, dial: &Dial) -> Option<Self> {
+        let Dial { at, tunnel, host, .. } = *dial;
+        let identity = Arc::clone(worker.machine.borrow().tunnel(tunnel)?);
         tracing::info!(%tunnel, node = identity.node.as_str(), cluster = identity.cluster.as_str(),
             tenant = identity.tenant.as_str(), %host, worker = %worker.id, "tunnel up");
-        increase(&worker.opened);
         let carrier = Rc::new(Carrier {
             tunnel,
-            identity: Arc::clone(&identity),
+            identity,
             host,
             streams: Cell::new(0),
         });
-        let up = Up {
-            berth,
-            identity,
-            host,
-            phase: Phase::Idle,
-            since: opened,
-            opened,
-            carrier: Rc::clone(&carrier),
-        };
-        worker.tunnels.borrow_mut().insert(tunnel, up);
-        // A task that is aborted says nothing: its drain took too long.
-        let why = Cell::new(CloseReason::Drained);
-        Self {
+        if let Some(task) = worker.tasks.borrow_mut().get_mut(&at) {
+            task.carrier = Some(Rc::clone(&carrier));
+        }
+        Some(Self {
             worker: Rc::clone(worker),
+            at,
             tunnel,
-            opened,
             carrier,
-            why,
-        }
+        })
     }
 
-    fn change(&self, phase: Phase) {
-        if let Some(up) = self.worker.tunnels.borrow_mut().get_mut(&self.tunnel) {
-            up.phase = phase;
-            up.since = self.worker.clock.now();
-        }
+    fn tell<R>(&self, fact: &'static str, tell: impl FnOnce(&mut Initiator, Instant, TunnelId) -> R) -> R {
+        self.worker
+            .tell(fact, self.at, |machine, now| tell(machine, now, self.tunnel))
     }
-}
 
-impl<N: Network> Drop for Entry<N> {
-    fn drop(&mut self) {
-        let Some(up) = self.worker.tunnels.borrow_mut().remove(&self.tunnel) else {
-            return;
-        };
-        let (now, why) = (self.worker.clock.now(), self.why.get());
+    fn close(&self, why: CloseReason) {
+        self.worker.tasks.borrow_mut().remove(&self.at);
+        let closed = self.tell("closed", |machine, now, tunnel| {
+            machine.on_closed(now, tunnel, why)
+        });
+        self.log(closed);
+    }
+
+    fn log(&self, closed: Option<Closed>) {
+        let Some(closed) = closed else { return };
         let Identity {
             node,
             cluster,
             tenant,
-        } = &*up.identity;
+        } = &*closed.identity;
         tracing::info!(tunnel = %self.tunnel, node = node.as_str(), cluster = cluster.as_str(), tenant = tenant.as_str(),
-            host = %up.host, reason = why.label(), "tunnel down");
-        let lived = now - self.opened;
-        self.worker.time(Timing::Lifetime, self.opened);
-        self.worker.closed.borrow_mut().push(Closed {
-            tunnel: self.tunnel,
-            identity: up.identity,
-            at: now,
-            lived,
-            why,
-        });
+            host = %self.carrier.host, reason = closed.why.label(), "tunnel down");
+        let mut timings = self.worker.telemetry.timings.borrow_mut();
+        timings.record(Timing::Lifetime, closed.lived);
+    }
+}
+
+impl<N: Network> Drop for Open<N> {
+    fn drop(&mut self) {
+        let now = self.worker.clock.now();
+        let closed = self.worker.machine.borrow_mut().on_cut(now, self.tunnel);
+        self.log(closed);
     }
 }
 
@@ -167,7 +137,7 @@ async fn idle<N: Network>(
         first: liveness.first_ping,
         intervals: liveness.intervals,
     };
-    let known = worker.ping_gaps.borrow().get(&host).copied();
+    let known = worker.machine.borrow().ping_gap(host);
     let policy = known.map_or(policy, |gap| policy.knowing(gap));
     let mut echoer = Echoer::new(worker.clock.now(), policy);
     echoer.on_bytes(worker.clock.now(), leftover);
@@ -178,11 +148,9 @@ async fn idle<N: Network>(
             tracing::trace!(%host, ?action, "action");
             match action {
                 EchoAction::Echo => {
-                    increase(&worker.echoed);
+                    increase(&worker.telemetry.echoed);
                     if let Some(gap) = echoer.interval() {
-                        let mut gaps = worker.ping_gaps.borrow_mut();
-                        let longest = gaps.entry(host).or_default();
-                        *longest = gap.max(*longest);
+                        worker.machine.borrow_mut().on_ping_gap(host, gap);
                     }
                     if stream.write_all(PING).await.is_err() {
                         return Idle::Closed(CloseReason::PeerReset);
@@ -190,11 +158,7 @@ async fn idle<N: Network>(
                 }
                 EchoAction::HandOff(data) => return Idle::Data(Bytes::from(data), stream),
                 EchoAction::Unexpected => return Idle::Closed(CloseReason::UnexpectedBytes),
-                EchoAction::Silent => {
-                    // Who is there now may take longer from ping to ping than who was.
-                    worker.ping_gaps.borrow_mut().remove(&host);
-                    return Idle::Closed(CloseReason::Silent);
-                }
+                EchoAction::Silent => return Idle::Closed(CloseReason::Silent),
             }
         }
         let deadline = echoer.poll_timeout();
@@ -217,16 +181,10 @@ async fn idle<N: Network>(
     }
 }
 
-async fn active<N: Network>(
-    worker: &Rc<Worker<N>>,
-    berth: Berth,
-    entry: &Entry<N>,
-    head: Bytes,
-    stream: N::Stream,
-    drain: Latch,
-) -> CloseReason {
+async fn active<N: Network>(open: &Open<N>, head: Bytes, stream: N::Stream, drain: Latch) -> CloseReason {
+    let worker = &open.worker;
     let service = service_fn(|request| {
-        let (worker, carrier) = (Rc::clone(worker), Rc::clone(&entry.carrier));
+        let (worker, carrier) = (Rc::clone(worker), Rc::clone(&open.carrier));
         async move { Ok::<_, Infallible>(serve::serve(worker, carrier, request).await) }
     });
     let config = &worker.config.liveness;
@@ -263,13 +221,12 @@ async fn active<N: Network>(
             // The responder drains: a replacement is dialed. Until the responder ends this tunnel it may need it.
             () = control.goaway(), if !told => {
                 told = true;
-                entry.change(Phase::Draining);
-                worker.tell(berth, "goaway", |dialer, now, slot| dialer.on_goaway(now, slot));
+                open.tell("goaway", Initiator::on_goaway);
             }
             // Requests in flight end as they may; the dialer bounds how long.
             () = drain.wait(), if !draining => {
                 draining = true;
-                entry.change(Phase::Draining);
+                open.tell("draining", Initiator::on_draining);
                 connection.as_mut().graceful_shutdown();
             }
         }
