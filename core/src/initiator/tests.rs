@@ -55,9 +55,11 @@ fn actions(machine: &mut Initiator) -> Vec<Action> {
 
 /// The dials that the machine wants, and nothing else.
 fn dials(machine: &mut Initiator) -> Vec<Dial> {
-    let only_dials = actions(machine).into_iter().map(|action| match action {
-        Action::Dial(dial) => dial,
-        other => panic!("{other:?}"),
+    let only_dials = actions(machine).into_iter().map(|action| {
+        let Action::Dial(dial) = action else {
+            panic!("{action:?}")
+        };
+        dial
     });
     only_dials.collect()
 }

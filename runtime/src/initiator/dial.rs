@@ -16,21 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::tunnel;
-use super::worker::Worker;
-use crate::latch::Latch;
+use super::worker::{Signals, Worker};
 use crate::net::{BACKSTOP, Network, Stream, UNSENT_MAX};
 
 /// The responder's word for a node id that another process has (409 Conflict).
 const TAKEN: u16 = 409;
-
-/// What the machine asks of a dial, and of the tunnel that it becomes.
-#[derive(Clone, Default)]
-pub(super) struct Signals {
-    /// Another connect beside those in flight.
-    pub(super) overlap: Rc<Notify>,
-    /// No new requests; then the end.
-    pub(super) drain: Latch,
-}
 
 /// Dials. Dropping the task is how a dial is aborted.
 pub(super) async fn run<N: Network>(worker: Rc<Worker<N>>, dial: Dial, signals: Signals) {

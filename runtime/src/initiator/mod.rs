@@ -4,10 +4,13 @@
 //! resolves names, and tells everyone the hosts.
 
 mod addresses;
+mod carrier;
 mod dial;
 mod names;
 mod overview;
+mod perform;
 mod report;
+mod routes;
 mod serve;
 mod services;
 mod start;

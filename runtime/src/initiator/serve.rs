@@ -1,24 +1,20 @@
 //! One request out of a tunnel: which service gets it, and what goes back.
 
-use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use eddy_core::identity::{Identity, TunnelId};
 use eddy_core::policy::READER_STALLED;
-use eddy_core::router::{Prefixes, Refusal, is_ambiguous};
+use eddy_core::router::{Refusal, is_ambiguous};
 use eddy_core::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::services::{self, Return, Services};
+use super::carrier::{Carrier, OnTunnel};
+use super::services::{self, Return};
 use super::worker::Worker;
-use crate::clock::Clock;
-use crate::config::{InitiatorConfig, Protocol};
+use crate::config::Protocol;
 use crate::http::begun::Begun;
 use crate::http::body::{Answer, Follow, Question, is_bodiless};
 use crate::http::counters::{Counters, Running};
@@ -26,76 +22,12 @@ use crate::http::limits::{Late, Limits, Upload};
 use crate::http::{heads, hygiene};
 use crate::net::Network;
 
-/// Where a prefix leads.
-pub(super) struct Route<N: Network> {
-    services: Rc<Services<N>>,
-    timeout: Duration,
-    body_idle_timeout: Duration,
-}
-
-/// The routes of one worker, each with the connections of its cluster.
-pub(super) fn routes<N: Network>(net: &N, config: &InitiatorConfig, clock: Clock) -> Prefixes<Route<N>> {
-    let pools: std::collections::BTreeMap<_, _> = config
-        .clusters
-        .iter()
-        .map(|(name, cluster)| {
-            let pool = Services::new(
-                net.clone(),
-                clock,
-                config.services.clone(),
-                config.dial.dns_refresh,
-                cluster,
-            );
-            (name.clone(), Rc::new(pool))
-        })
-        .collect();
-    Prefixes::new(config.routes.iter().filter_map(|route| {
-        let services = Rc::clone(pools.get(&route.cluster)?);
-        Some((
-            route.prefix.clone(),
-            Route {
-                services,
-                timeout: route.timeout,
-                body_idle_timeout: route.body_idle_timeout,
-            },
-        ))
-    }))
-}
-
 /// The worker as the owner of its numbers.
 struct Numbers<N: Network>(Rc<Worker<N>>);
 
 impl<N: Network> AsRef<Counters> for Numbers<N> {
     fn as_ref(&self) -> &Counters {
         &self.0.telemetry.http
-    }
-}
-
-/// A tunnel as its requests see it.
-#[derive(Debug)]
-pub(super) struct Carrier {
-    pub(super) tunnel: TunnelId,
-    pub(super) identity: Arc<Identity>,
-    pub(super) host: SocketAddr,
-    /// Requests on it now.
-    pub(super) streams: Cell<u32>,
-}
-
-/// A request that its tunnel carries.
-struct OnTunnel(Rc<Carrier>);
-
-impl OnTunnel {
-    fn new(carrier: Rc<Carrier>) -> Self {
-        let streams = &carrier.streams;
-        streams.set(streams.get() + 1);
-        Self(carrier)
-    }
-}
-
-impl Drop for OnTunnel {
-    fn drop(&mut self) {
-        let streams = &self.0.streams;
-        streams.set(streams.get() - 1);
     }
 }
 

@@ -19,7 +19,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::serve::{self, Carrier};
+use super::carrier::Carrier;
+use super::serve;
 use super::worker::Worker;
 use crate::http::counters::increase;
 use crate::http::liveness;

@@ -2,14 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use eddy_core::backoff::BackoffPolicy;
 use eddy_core::dialer::DialerPolicy;
 use eddy_core::identity::{ClusterName, WorkerId};
-use eddy_core::initiator::{Action, Dial, Initiator, Settings, SlotAddress, UpstreamSettings};
+use eddy_core::initiator::{Initiator, Settings, SlotAddress, UpstreamSettings};
 use eddy_core::router::Prefixes;
 use eddy_core::stats::Hop;
 use eddy_core::time::{Deadline, Instant};
@@ -17,12 +16,14 @@ use eddy_core::timings::{Timing, Timings};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use super::serve::{self, Carrier};
+use super::Message;
+use super::carrier::Carrier;
+use super::routes::{self, Route};
 use super::start::Seed;
-use super::{Message, dial};
 use crate::clock::Clock;
 use crate::config::InitiatorConfig;
 use crate::http::counters::Counters;
+use crate::latch::Latch;
 use crate::memory::Memory;
 use crate::net::Network;
 
@@ -34,15 +35,15 @@ pub(super) struct Worker<N: Network> {
     pub(super) config: Arc<InitiatorConfig>,
     pub(super) machine: RefCell<Initiator>,
     pub(super) tasks: RefCell<BTreeMap<SlotAddress, Task>>,
-    pub(super) routes: Prefixes<serve::Route<N>>,
+    pub(super) routes: Prefixes<Route<N>>,
     pub(super) memory: Memory,
     pub(super) telemetry: Telemetry,
     /// A task has passed something to the machine.
     pub(super) changed: Notify,
     /// Who resolves names: worker 0's task.
-    stale: mpsc::UnboundedSender<ClusterName>,
+    pub(super) stale: mpsc::UnboundedSender<ClusterName>,
     /// Worker 0, which gives advice for all workers.
-    first: Option<mpsc::UnboundedSender<Message>>,
+    pub(super) first: Option<mpsc::UnboundedSender<Message>>,
 }
 
 /// What a worker counts and times.
@@ -55,10 +56,19 @@ pub(super) struct Telemetry {
 
 /// The task of a dial, and of the tunnel that it becomes.
 pub(super) struct Task {
-    abort: AbortHandle,
-    signals: dial::Signals,
+    pub(super) abort: AbortHandle,
+    pub(super) signals: Signals,
     /// The tunnel, once it is up.
     pub(super) carrier: Option<Rc<Carrier>>,
+}
+
+/// What the machine asks of a dial, and of the tunnel that it becomes.
+#[derive(Clone, Default)]
+pub(super) struct Signals {
+    /// Another connect beside those in flight.
+    pub(super) overlap: Rc<Notify>,
+    /// No new requests; then the end.
+    pub(super) drain: Latch,
 }
 
 impl<N: Network> Worker<N> {
@@ -92,7 +102,7 @@ impl<N: Network> Worker<N> {
         http.recorder.tell(records);
         let worker = Self {
             id,
-            routes: serve::routes(&net, &config, clock),
+            routes: routes::of(&net, &config, clock),
             net,
             clock,
             config,
@@ -134,74 +144,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Performs what the machine wants. Returns whether a drain has come to its end.
-    pub(super) fn perform_all(self: &Rc<Self>) -> bool {
-        loop {
-            let action = self.machine.borrow_mut().poll_action();
-            let Some(action) = action else {
-                return self.machine.borrow().is_drained();
-            };
-            tracing::trace!(worker = %self.id, ?action, "action");
-            self.perform(action);
-        }
-    }
-
-    fn perform(self: &Rc<Self>, action: Action) {
-        match action {
-            Action::Dial(dial) => {
-                let at = dial.at;
-                let signals = dial::Signals::default();
-                let task = dial::run(Rc::clone(self), dial, signals.clone());
-                let task = Task {
-                    abort: tokio::task::spawn_local(task).abort_handle(),
-                    signals,
-                    carrier: None,
-                };
-                self.tasks.borrow_mut().insert(at, task);
-            }
-            Action::Overlap(at) => self.signal(at, |signals| signals.overlap.notify_one()),
-            Action::Drain(at) => self.signal(at, |signals| signals.drain.set()),
-            Action::Abort(at) => self.cut(at),
-            Action::Close(at) => {
-                let is_draining = self.machine.borrow().is_draining();
-                self.telemetry.http.cutting.set(is_draining);
-                self.cut(at);
-            }
-            Action::DialFailed { dial, why } => self.log_failure(&dial, why.reason()),
-            Action::Resolve(cluster) => {
-                // Worker 0 may have ended first.
-                let _ = self.stale.send(cluster);
-            }
-            Action::ReportEarlyBreak(host) => {
-                if let Some(first) = &self.first {
-                    // Worker 0 may have ended first.
-                    let _ = first.send(Message::BrokeEarly(host));
-                }
-            }
-            Action::AdviseOnSharedSocket(host) => advise(host),
-        }
-    }
-
-    fn signal(&self, at: SlotAddress, send: impl FnOnce(&dial::Signals)) {
-        if let Some(task) = self.tasks.borrow().get(&at) {
-            send(&task.signals);
-        }
-    }
-
-    /// Ends a task where it stands.
-    fn cut(&self, at: SlotAddress) {
-        let task = self.tasks.borrow_mut().remove(&at);
-        if let Some(task) = task {
-            task.abort.abort();
-        }
-    }
-
-    fn log_failure(&self, dial: &Dial, reason: &str) {
-        let machine = self.machine.borrow();
-        let node = machine.identity(dial.at).node.as_str();
-        tracing::info!(host = %dial.host, cluster = dial.cluster.as_str(), node, reason, "dial failed");
-    }
-
     /// Waits until the machine's next deadline, and passes it on.
     pub(super) async fn deadline(&self) {
         let deadline: Option<Deadline> = self.machine.borrow().poll_timeout();
@@ -228,11 +170,6 @@ impl<N: Network> Worker<N> {
         let took = self.clock.now() - began;
         self.telemetry.timings.borrow_mut().record(what, took);
     }
-}
-
-fn advise(host: SocketAddr) {
-    tracing::warn!(%host, "tunnels break HTTP/2 soon after their first request; if the responder is Envoy 1.36 to \
-        1.39, its reverse_tunnel filter needs auto_close_connections: true");
 }
 
 fn dial_policy(config: &InitiatorConfig) -> DialerPolicy {
