@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::floods::Floods;
 use crate::h2::{Frame, INITIAL_WINDOW_SIZE, PREFACE, kind};
 use crate::kit::{Eddy, Options, Pair, Service, connect, get, monotonic, pause, read_head, stats};
+use crate::slow_clients::slow_client;
 
 /// How many streams stall at once.
 const STALLED: usize = 900;
@@ -129,10 +130,8 @@ fn stalled_uploads_give_their_memory_back() {
 
 /// A client that asks for much and reads nothing.
 fn stalled_reader(pair: &Pair) -> TcpStream {
-    let mut stream = connect(pair.egress);
     let head = "GET /routed/flood HTTP/1.1\r\nhost: x\r\nx-node-id: edge\r\n\r\n";
-    stream.write_all(head.as_bytes()).unwrap();
-    stream
+    slow_client(pair, head)
 }
 
 #[test]

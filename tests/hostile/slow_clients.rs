@@ -96,7 +96,7 @@ const KINDS: [(&str, Pace); 6] = [
 ];
 
 /// A connection that receives little, so that Eddy holds what is not read, and not the kernel.
-fn slow_client(pair: &Pair, start: &str) -> TcpStream {
+pub(crate) fn slow_client(pair: &Pair, start: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
     socket.set_tcp_mss(1_460).unwrap();
