@@ -96,8 +96,8 @@ impl Readers {
     ///
     /// While the budget is exceeded, clients that have taken nothing for [`READER_STALLED`] are ended each [`SHED_INTERVAL`]: as large
     /// a part of them as the excess is of the memory, those with the most unread responses first, then those that have stalled the
-    /// longest. If there is none, the client with the most unread responses is ended, if it has more than one: a slow download
-    /// alone is no abuse.
+    /// longest. If there are none, the client with the most unread responses is ended, provided that it has more than one: a
+    /// single slow download is legitimate.
     pub fn look(
         &mut self,
         now: Instant,

@@ -72,7 +72,7 @@ fn a_stream_outlives_the_responders_drain_timeout_when_the_initiator_drains() {
     });
 }
 
-/// A GOAWAY that names an error is no drain: the connection has failed, and nothing waits for it.
+/// A GOAWAY with an error code is not a drain: the connection has failed, and the tunnel ends at once.
 #[test]
 fn a_goaway_with_an_error_ends_the_tunnel_at_once() {
     let pair = Pair::with(Options {

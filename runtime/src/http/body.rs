@@ -192,9 +192,9 @@ impl Body for Question {
 
 /// Follows a streamed body. Dropping it ends what the body keeps busy.
 pub(crate) trait Follow {
-    /// So many bytes more have gone; whoever takes them has not asked for more yet.
+    /// The receiver has taken this many more bytes, and has not asked for more yet.
     fn passed(&mut self, bytes: usize);
-    /// More is wanted, and there is none yet.
+    /// The receiver asks for more, and none has arrived yet.
     fn awaited(&mut self) {}
     /// The body came to its end.
     fn finished(&mut self);

@@ -123,7 +123,7 @@ impl Limits {
         loop {
             let (at, late) = self.deadline(upload);
             // The body may end while this waits: from then on the time counts that `response` allows.
-            // It may also stall at any time, without a word to whoever waits here.
+            // It may also stall at any time, and nothing wakes this task when it does.
             let flows = upload.is_some_and(|upload| !upload.is_whole());
             let soon = [self.response, flows.then_some(CLIENT_LOOK)]
                 .into_iter()

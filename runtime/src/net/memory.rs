@@ -28,7 +28,7 @@ fn control_group() -> Option<u64> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let limit = |group: &Path| {
         let file = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
-        // "max" is no limit.
+        // Without a limit, the file contains "max".
         fs::read_to_string(file).ok()?.trim().parse().ok()
     };
     Path::new(path).ancestors().filter_map(limit).min()
